@@ -1,0 +1,354 @@
+//! `kvpoc bench`: drives a running serve open-loop, and gives a verdict.
+//!
+//! Enters: a [`BenchConfig`] and a stop signal. Leaves: a report, a JSON file if asked for, and the
+//! verdict's exit code. Must not touch the load while it runs: the threads of `target` own it, and this
+//! module only adds up what they send.
+
+pub mod http;
+mod pacer;
+mod probe;
+pub mod queue;
+pub mod report;
+pub mod schedule;
+pub mod tally;
+mod target;
+pub mod verdict;
+pub mod workload;
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::BenchConfig;
+use crate::progress::Progress;
+use crate::units::{KeyCount, grouped, human_us};
+use probe::TargetInfo;
+use report::{Conditions, Generator, Keys, Percentiles, Rates, Requests, Results};
+use schedule::{Phase, Schedule};
+use tally::{Cause, Tally};
+use target::{Interval, Lines, Share};
+use verdict::Facts;
+use workload::Workload;
+
+/// Between the last connection and the first arrival, so that every thread is waiting when it comes.
+const START_AFTER: Duration = Duration::from_millis(20);
+/// Intervals that may wait to be added up, for each thread.
+const INTERVALS: usize = 4;
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs the load, prints the report, and returns the verdict's exit code.
+///
+/// # Errors
+/// When the target cannot be used, or the results cannot be written.
+pub async fn run(config: BenchConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+    let (address, info) = probe::probe(&config.target).await?;
+    let keys = dataset_keys(&config, &info)?;
+    announce(&config, &info, keys);
+    let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let cpu_before = cpu_time();
+    let started = Instant::now();
+    let mut totals = drive(&config, address, keys, &stop).await?;
+    let generator = generator(
+        cpu_time().saturating_sub(cpu_before),
+        started.elapsed(),
+        &totals,
+    );
+    totals.interrupted = stop.is_cancelled();
+    let results = results(
+        &config,
+        &totals,
+        generator,
+        conditions(&config, info, keys, started_at),
+    );
+    if let Some(file) = &config.json {
+        let json = serde_json::to_string_pretty(&results)? + "\n";
+        std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
+    }
+    print!(
+        "{}",
+        report::text::render(&results, std::io::stdout().is_terminal())
+    );
+    Ok(results.verdict.exit_code())
+}
+
+fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCount> {
+    let told = || KeyCount::new(info.dataset.as_ref()?.keys);
+    config.keys.or_else(told).with_context(|| {
+        format!(
+            "{} does not tell how many keys its dataset has; load one with kvpoc seed, or give --keys",
+            config.target
+        )
+    })
+}
+
+fn announce(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) {
+    eprintln!(
+        "Driving {} ({} {}) at {} requests/s × {} of {} keys for {} after {} of warm-up",
+        config.target,
+        info.engine.as_deref().unwrap_or("unknown store"),
+        info.engine_version.as_deref().unwrap_or_default(),
+        grouped(config.rps.per_second().round() as u64),
+        config.keys_per_request,
+        grouped(keys.get()),
+        humantime::format_duration(config.duration),
+        humantime::format_duration(config.warmup),
+    );
+}
+
+/// All that the threads counted.
+#[derive(Default)]
+struct Totals {
+    warmup: Tally,
+    measured: Tally,
+    interrupted: bool,
+}
+
+impl Totals {
+    fn add(&mut self, interval: &Interval) {
+        self.warmup.add(&interval.warmup);
+        self.measured.add(&interval.measured);
+    }
+}
+
+/// Starts the threads together, adds up what they report, and closes the books.
+async fn drive(
+    config: &BenchConfig,
+    address: SocketAddr,
+    keys: KeyCount,
+    stop: &CancellationToken,
+) -> anyhow::Result<Totals> {
+    let schedule = Schedule::new(config.rps, config.warmup, config.duration);
+    let threads = config.threads as u64;
+    let (intervals, mut received) = mpsc::channel(INTERVALS * config.threads);
+    let mut running = Vec::new();
+    for number in 0..threads {
+        running.push(spawn(
+            share(config, schedule, address, keys, number),
+            &intervals,
+            stop,
+        )?);
+    }
+    drop(intervals);
+    let mut starts = Vec::new();
+    let mut ends = Vec::new();
+    for thread in running {
+        // A thread that cannot connect drops its line, and its end tells why.
+        if thread.ready.await.is_ok() {
+            starts.push(thread.start);
+        }
+        ends.push(thread.end);
+    }
+    if starts.len() == ends.len() {
+        let start = Instant::now() + START_AFTER;
+        for line in starts {
+            let _ = line.send(start);
+        }
+    }
+    let mut totals = Totals::default();
+    add_up(&mut totals, &mut received, schedule.total()).await;
+    for (number, end) in (0..threads).zip(ends) {
+        let (rest, end_ns) = end.await.context("a generator thread panicked")??;
+        totals.add(&rest);
+        // From the schedule, not from the events: so a lost arrival shows.
+        let dealt = |phase| schedule.scheduled(phase, end_ns, (number, threads));
+        totals.warmup.ledger.scheduled += dealt(Phase::Warmup);
+        totals.measured.ledger.scheduled += dealt(Phase::Measured);
+    }
+    Ok(totals)
+}
+
+/// The ends of one thread's lines.
+struct Running {
+    ready: oneshot::Receiver<()>,
+    start: oneshot::Sender<Instant>,
+    end: oneshot::Receiver<anyhow::Result<(Interval, u64)>>,
+}
+
+fn spawn(
+    share: Share,
+    intervals: &mpsc::Sender<Interval>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Running> {
+    let (ready, is_ready) = oneshot::channel();
+    let (start, starts) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let lines = Lines {
+        ready,
+        start: starts,
+        intervals: intervals.clone(),
+        stop: stop.clone(),
+    };
+    std::thread::Builder::new()
+        .name(format!("bench-{}", share.number))
+        .spawn(move || {
+            let _ = end.send(target::run(share, lines));
+        })?;
+    Ok(Running {
+        ready: is_ready,
+        start,
+        end: ended,
+    })
+}
+
+fn share(
+    config: &BenchConfig,
+    schedule: Schedule,
+    address: SocketAddr,
+    keys: KeyCount,
+    number: u64,
+) -> Share {
+    let dealt = |total: usize| (total + config.threads - 1 - number as usize) / config.threads;
+    Share {
+        schedule,
+        workload: Workload {
+            keys,
+            keys_per_request: config.keys_per_request,
+            seed: config.seed,
+            authority: config.target.authority(),
+        },
+        number,
+        threads: config.threads as u64,
+        address,
+        connections: dealt(config.connections),
+        max_in_flight: dealt(config.max_in_flight),
+        timeout: config.timeout,
+        drain: config.drain,
+    }
+}
+
+/// Adds up the intervals until every thread has hung up, and shows each second what came in.
+async fn add_up(totals: &mut Totals, received: &mut mpsc::Receiver<Interval>, scheduled: u64) {
+    let mut progress = Progress::new(scheduled, "requests", PROGRESS_EVERY);
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    let mut second = Interval::default();
+    let mut done = 0;
+    loop {
+        tokio::select! {
+            interval = received.recv() => {
+                let Some(interval) = interval else { break };
+                totals.add(&interval);
+                second.warmup.add(&interval.warmup);
+                second.measured.add(&interval.measured);
+                second.unfinished += interval.unfinished;
+            }
+            _ = ticks.tick() => {
+                let mut all = std::mem::take(&mut second);
+                all.measured.add(&all.warmup);
+                done += all.measured.latency_us.len();
+                progress.update(done, || progress_words(&all.measured, all.unfinished));
+            }
+        }
+    }
+    progress.finish();
+}
+
+fn progress_words(second: &Tally, unfinished: usize) -> String {
+    let at = |quantile| human_us(second.latency_us.value_at_quantile(quantile));
+    format!(
+        "{} ok/s  p50 {}  p99 {}  lag p99 {}  in flight {}  failed {}",
+        grouped(second.ledger.ok),
+        at(0.5),
+        at(0.99),
+        human_us(second.lag_us.value_at_quantile(0.99)),
+        grouped(unfinished as u64),
+        grouped(second.ledger.failed()),
+    )
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+fn generator(cpu: Duration, elapsed: Duration, totals: &Totals) -> Generator {
+    let sent = totals.warmup.ledger.sent + totals.measured.ledger.sent;
+    Generator {
+        cpu_s: cpu.as_secs_f64(),
+        cpu_us_per_request: cpu.as_secs_f64() * 1e6 / sent.max(1) as f64,
+        cores_used: cpu.as_secs_f64() / elapsed.as_secs_f64(),
+    }
+}
+
+fn conditions(
+    config: &BenchConfig,
+    info: TargetInfo,
+    keys: KeyCount,
+    started_at: String,
+) -> Conditions {
+    Conditions {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("KVPOC_COMMIT"),
+        cpu_count: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        store_engine: info.engine,
+        store_version: info.engine_version,
+        store_keys: info.total_keys,
+        target: config.target.to_string(),
+        started_at,
+        duration_s: config.duration.as_secs_f64(),
+        warmup_s: config.warmup.as_secs_f64(),
+        keys: keys.get(),
+        keys_per_request: config.keys_per_request,
+        connections: config.connections,
+        threads: config.threads,
+        timeout_s: config.timeout.as_secs_f64(),
+        seed: config.seed,
+    }
+}
+
+fn results(
+    config: &BenchConfig,
+    totals: &Totals,
+    generator: Generator,
+    conditions: Conditions,
+) -> Results {
+    let measured = &totals.measured;
+    let schedule = Schedule::new(config.rps, config.warmup, config.duration);
+    let until_last_ok_s = measured
+        .last_ok_ns
+        .saturating_sub(schedule.measured_from_ns()) as f64
+        / 1e9;
+    let seconds = until_last_ok_s.max(config.duration.as_secs_f64());
+    let achieved_rps = measured.ledger.ok as f64 / seconds;
+    let (verdict, reason) = verdict::judge(&Facts {
+        ledger: measured.ledger,
+        balances: measured.balances() && totals.warmup.balances(),
+        interrupted: totals.interrupted,
+        misses: measured.misses,
+        wrong_answers: measured
+            .causes
+            .get(&Cause::WrongAnswer)
+            .copied()
+            .unwrap_or(0),
+        target_rps: config.rps.per_second(),
+        achieved_rps,
+        lag_p99_us: measured.lag_us.value_at_quantile(0.99),
+        max_lag: config.max_lag,
+    });
+    Results {
+        verdict,
+        reason,
+        requests: Requests::of(measured),
+        rate: Rates {
+            target_rps: config.rps.per_second(),
+            achieved_rps,
+            key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
+            commands_per_second: achieved_rps,
+        },
+        latency_us: Percentiles::of(&measured.latency_us),
+        lag_us: Percentiles::of(&measured.lag_us),
+        connection_wait_us: Percentiles::of(&measured.wait_us),
+        service_us: Percentiles::of(&measured.service_us),
+        keys: Keys {
+            hits: measured.hits,
+            misses: measured.misses,
+        },
+        warmup: Requests::of(&totals.warmup),
+        generator,
+        conditions,
+    }
+}

@@ -1,0 +1,76 @@
+//! Asks the target about itself before the load begins.
+//!
+//! Enters: an address. Leaves: what `GET /stats` tells. Must not be used during the run.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::http::Reader;
+use crate::config::TargetUrl;
+use crate::store::DatasetInfo;
+
+/// A target that does not tell about itself by then would not hold any load either.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the target says about itself; `None` where it does not.
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct TargetInfo {
+    pub(super) engine: Option<String>,
+    pub(super) engine_version: Option<String>,
+    pub(super) total_keys: Option<u64>,
+    pub(super) dataset: Option<DatasetInfo>,
+}
+
+/// Finds the target's address and what it holds.
+///
+/// # Errors
+/// When it cannot be reached, or does not answer `/stats` as `kvpoc serve` does.
+pub(super) async fn probe(target: &TargetUrl) -> anyhow::Result<(SocketAddr, TargetInfo)> {
+    let asked = async {
+        let address = tokio::net::lookup_host((target.host.as_str(), target.port))
+            .await?
+            .next()
+            .ok_or_else(|| anyhow!("the name has no address"))?;
+        Ok((address, get_stats(address, target).await?))
+    };
+    tokio::time::timeout(PROBE_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|_| Err(anyhow!("no answer within {PROBE_TIMEOUT:?}")))
+        .with_context(|| {
+            format!(
+                "the target {target} cannot be used; start one with kvpoc serve, or give --target"
+            )
+        })
+}
+
+async fn get_stats(address: SocketAddr, target: &TargetUrl) -> anyhow::Result<TargetInfo> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!(
+        "GET /stats HTTP/1.1\r\nhost: {}\r\n\r\n",
+        target.authority()
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let (mut buffer, mut reader) = (BytesMut::new(), Reader::default());
+    let response = loop {
+        let closed = stream.read_buf(&mut buffer).await? == 0;
+        match reader.read(&buffer, closed)? {
+            Some(response) => break response,
+            None if closed => bail!("the connection was closed before the answer"),
+            None => {}
+        }
+    };
+    let body = response.body(&buffer);
+    if response.status != 200 {
+        bail!(
+            "GET /stats was answered {}: {}",
+            response.status,
+            String::from_utf8_lossy(body)
+        );
+    }
+    serde_json::from_slice(body).context("GET /stats was not answered by the JSON of kvpoc serve")
+}

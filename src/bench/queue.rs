@@ -1,0 +1,173 @@
+//! Who sends next: arrivals without a connection wait here, connections without an arrival too. Pure.
+//!
+//! Enters: arrivals as they are taken up, connections as they become free or are lost. Leaves: which
+//! connection carries which arrival. Must not drop an arrival unseen: each is given to a connection, handed
+//! back as expired, or refused.
+
+use std::collections::VecDeque;
+
+/// One arrival that was taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number in the schedule.
+    pub number: u64,
+    /// When it is due.
+    pub due_ns: u64,
+    /// When the generator took it up; the difference is its lag.
+    pub taken_ns: u64,
+}
+
+/// What to do with a new arrival.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Send it on this connection, which is now busy.
+    Send(usize),
+    /// It waits for a connection.
+    Waits,
+    /// The bound is reached: it is not sent at all.
+    Refused,
+}
+
+/// Waiting arrivals and idle connections; never both at once.
+#[derive(Debug)]
+pub struct Queue {
+    waiting: VecDeque<Arrival>,
+    idle: VecDeque<usize>,
+    busy: usize,
+    capacity: usize,
+}
+
+impl Queue {
+    /// A queue for at most `capacity` arrivals, waiting and busy together. No connection is idle yet.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            idle: VecDeque::new(),
+            busy: 0,
+            capacity,
+        }
+    }
+
+    /// A new arrival. Idle connections take turns, so that load spreads evenly over the target's threads.
+    pub fn offer(&mut self, arrival: Arrival) -> Offer {
+        if self.unfinished() >= self.capacity {
+            return Offer::Refused;
+        }
+        if let Some(connection) = self.idle.pop_front() {
+            self.busy += 1;
+            return Offer::Send(connection);
+        }
+        self.waiting.push_back(arrival);
+        Offer::Waits
+    }
+
+    /// A connection is new; it gets the arrival that has waited longest, if any, and is busy then.
+    pub fn joined(&mut self, connection: usize) -> Option<Arrival> {
+        let next = self.waiting.pop_front();
+        if next.is_some() {
+            self.busy += 1;
+        } else {
+            self.idle.push_back(connection);
+        }
+        next
+    }
+
+    /// A busy connection has its answer; as [`Queue::joined`].
+    pub fn freed(&mut self, connection: usize) -> Option<Arrival> {
+        self.busy -= 1;
+        self.joined(connection)
+    }
+
+    /// A connection is gone; `busy` tells whether it carried an arrival.
+    pub fn lost(&mut self, connection: usize, busy: bool) {
+        if busy {
+            self.busy -= 1;
+        } else {
+            self.idle.retain(|&idle| idle != connection);
+        }
+    }
+
+    /// The next waiting arrival that was due before `before_ns`, taken out.
+    pub fn expired(&mut self, before_ns: u64) -> Option<Arrival> {
+        self.waiting
+            .pop_front_if(|arrival| arrival.due_ns < before_ns)
+    }
+
+    /// Due moment of the arrival that has waited longest.
+    #[must_use]
+    pub fn oldest_due_ns(&self) -> Option<u64> {
+        self.waiting.front().map(|arrival| arrival.due_ns)
+    }
+
+    /// Arrivals that wait or are being answered.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.waiting.len() + self.busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(number: u64) -> Arrival {
+        Arrival {
+            number,
+            due_ns: number * 10,
+            taken_ns: number * 10,
+        }
+    }
+
+    #[test]
+    fn arrivals_wait_in_order_and_connections_take_turns() {
+        let mut queue = Queue::new(10);
+        assert_eq!((queue.joined(7), queue.joined(8)), (None, None));
+        assert_eq!(queue.offer(arrival(0)), Offer::Send(7));
+        assert_eq!(queue.offer(arrival(1)), Offer::Send(8));
+        assert_eq!(queue.offer(arrival(2)), Offer::Waits);
+        assert_eq!(queue.offer(arrival(3)), Offer::Waits);
+        assert_eq!(queue.unfinished(), 4);
+        assert_eq!(queue.freed(8), Some(arrival(2)));
+        assert_eq!(queue.freed(7), Some(arrival(3)));
+        assert_eq!(queue.freed(8), None);
+        assert_eq!(queue.offer(arrival(4)), Offer::Send(8));
+    }
+
+    #[test]
+    fn the_bound_counts_waiting_and_busy_together() {
+        let mut queue = Queue::new(2);
+        queue.joined(0);
+        queue.offer(arrival(0));
+        queue.offer(arrival(1));
+        assert_eq!(queue.offer(arrival(2)), Offer::Refused);
+        queue.freed(0);
+        assert_eq!(queue.offer(arrival(3)), Offer::Waits);
+    }
+
+    #[test]
+    fn a_lost_connection_gets_no_arrival() {
+        let mut queue = Queue::new(10);
+        queue.joined(0);
+        queue.joined(1);
+        queue.lost(0, false);
+        assert_eq!(queue.offer(arrival(0)), Offer::Send(1));
+        queue.lost(1, true);
+        assert_eq!(queue.unfinished(), 0);
+        assert_eq!(queue.offer(arrival(1)), Offer::Waits);
+        assert_eq!(queue.joined(1), Some(arrival(1)));
+    }
+
+    #[test]
+    fn what_waits_too_long_is_handed_back_oldest_first() {
+        let mut queue = Queue::new(10);
+        for number in 0..3 {
+            queue.offer(arrival(number));
+        }
+        assert_eq!(queue.oldest_due_ns(), Some(0));
+        assert_eq!(queue.expired(11), Some(arrival(0)));
+        assert_eq!(queue.expired(11), Some(arrival(1)));
+        assert_eq!(queue.expired(11), None);
+        assert_eq!(queue.unfinished(), 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! The results of a run, in the forms that people and programs read.
+//!
+//! Enters: [`Results`], all figures final. Leaves: text and JSON. Must not compute anything new: what two
+//! forms show is one number.
+
+pub mod text;
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use super::tally::{Ledger, Tally};
+use super::verdict::Verdict;
+
+/// Everything that a run found; the JSON file is exactly this.
+#[derive(Debug, serde::Serialize)]
+pub struct Results {
+    /// The claim's fate.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: String,
+    /// Counts of the measured arrivals.
+    pub requests: Requests,
+    /// What was asked for and what was reached.
+    pub rate: Rates,
+    /// From the due moment to the end, of every measured arrival.
+    pub latency_us: Percentiles,
+    /// The generator's own part of it: from the due moment to being taken up.
+    pub lag_us: Percentiles,
+    /// Waiting for a free connection.
+    pub connection_wait_us: Percentiles,
+    /// From sending to the answer, of answered arrivals.
+    pub service_us: Percentiles,
+    /// Keys of good answers.
+    pub keys: Keys,
+    /// Counts of the arrivals before the measured ones.
+    pub warmup: Requests,
+    /// What the generator itself took.
+    pub generator: Generator,
+    /// Under which the figures hold.
+    pub conditions: Conditions,
+}
+
+/// A ledger with the reasons of its failures.
+#[derive(Debug, serde::Serialize)]
+pub struct Requests {
+    /// scheduled = sent + unsent; sent = ok + errors + timeouts + `in_flight`.
+    #[serde(flatten)]
+    pub ledger: Ledger,
+    /// Errors by cause, such as `http_503`.
+    pub errors_by_cause: BTreeMap<String, u64>,
+    /// Unsent arrivals by reason.
+    pub unsent_by_reason: BTreeMap<String, u64>,
+}
+
+impl Requests {
+    /// The counts of a tally.
+    #[must_use]
+    pub fn of(tally: &Tally) -> Self {
+        Self {
+            ledger: tally.ledger,
+            errors_by_cause: named(&tally.causes),
+            unsent_by_reason: named(&tally.unsent),
+        }
+    }
+}
+
+fn named<K: ToString>(counts: &BTreeMap<K, u64>) -> BTreeMap<String, u64> {
+    counts
+        .iter()
+        .map(|(name, &count)| (name.to_string(), count))
+        .collect()
+}
+
+/// Rates of the measured part, per second.
+#[derive(Debug, serde::Serialize)]
+pub struct Rates {
+    /// What the schedule asked for.
+    pub target_rps: f64,
+    /// Good answers, over the measured duration or until the last of them came, whichever is longer.
+    pub achieved_rps: f64,
+    /// Keys of good answers, over the same time.
+    pub key_ops_per_second: f64,
+    /// Commands behind them: one MGET for each request, whatever its number of keys.
+    pub commands_per_second: f64,
+}
+
+/// Points of one distribution, in microseconds.
+#[derive(Debug, serde::Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+    /// Largest.
+    pub max: u64,
+    /// Arithmetic mean.
+    pub mean: f64,
+    /// Values recorded.
+    pub count: u64,
+}
+
+impl Percentiles {
+    /// The points of a histogram of microseconds; all 0 when it is empty.
+    #[must_use]
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+            mean: histogram.mean(),
+            count: histogram.len(),
+        }
+    }
+}
+
+/// Keys of good answers.
+#[derive(Debug, serde::Serialize)]
+pub struct Keys {
+    /// Found.
+    pub hits: u64,
+    /// Not there.
+    pub misses: u64,
+}
+
+/// Cost of the generator over the whole run, warm-up and drain included.
+#[derive(Debug, serde::Serialize)]
+pub struct Generator {
+    /// CPU time, user and system.
+    pub cpu_s: f64,
+    /// That for each request sent.
+    pub cpu_us_per_request: f64,
+    /// That as a share of one core.
+    pub cores_used: f64,
+}
+
+/// What has to be the same for two results to be comparable.
+#[derive(Debug, serde::Serialize)]
+pub struct Conditions {
+    /// Of kvpoc.
+    pub version: &'static str,
+    /// That it was built from.
+    pub commit: &'static str,
+    /// Cores that this process may use.
+    pub cpu_count: usize,
+    /// Behind the target, as the target says.
+    pub store_engine: Option<String>,
+    /// Likewise.
+    pub store_version: Option<String>,
+    /// Likewise, of all kinds.
+    pub store_keys: Option<u64>,
+    /// What was driven.
+    pub target: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Measured part of the schedule.
+    pub duration_s: f64,
+    /// Part before it.
+    pub warmup_s: f64,
+    /// Keys drawn from.
+    pub keys: u64,
+    /// Keys of each request.
+    pub keys_per_request: u32,
+    /// Connections of the generator.
+    pub connections: usize,
+    /// Threads of the generator.
+    pub threads: usize,
+    /// From the due moment to giving up.
+    pub timeout_s: f64,
+    /// Seed of the choice of keys.
+    pub seed: u64,
+}

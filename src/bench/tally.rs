@@ -1,0 +1,364 @@
+//! What happened to the arrivals: counted and measured. Pure.
+//!
+//! Enters: events of single arrivals. Leaves: a ledger that must balance and four histograms. Must not
+//! average a percentile: tallies are merged bucket by bucket.
+//!
+//! Every arrival ends in the latency histogram exactly once, whatever became of it: an unanswered one with
+//! the time that it had waited when it was given up, which is the least that it can have taken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hdrhistogram::Histogram;
+
+use super::queue::Arrival;
+
+/// Three digits: each percentile is right to 0.1 %.
+const SIGNIFICANT_DIGITS: u8 = 3;
+/// An hour in microseconds. Longer values make the histogram grow instead of being lost.
+const USUAL_MAX_US: u64 = 3_600_000_000;
+
+/// Why an answered arrival failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Answered with a status other than 200.
+    Status(u16),
+    /// The connection ended before the answer did.
+    ConnectionLost,
+    /// The answer is no HTTP.
+    Malformed,
+    /// Answered with something else than what was asked for.
+    WrongAnswer,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "http_{status}"),
+            Self::ConnectionLost => f.write_str("connection_lost"),
+            Self::Malformed => f.write_str("malformed_answer"),
+            Self::WrongAnswer => f.write_str("wrong_answer"),
+        }
+    }
+}
+
+/// Why an arrival was never sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unsent {
+    /// `--max-in-flight` was reached.
+    MaxInFlight,
+    /// No connection became free within `--timeout`.
+    NoConnection,
+    /// The run, with its drain, was over first.
+    EndOfRun,
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MaxInFlight => "max_in_flight",
+            Self::NoConnection => "no_connection",
+            Self::EndOfRun => "end_of_run",
+        })
+    }
+}
+
+/// How a sent arrival ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered; so many keys found and missed.
+    Ok {
+        /// Keys found.
+        hits: u32,
+        /// Keys that were not there.
+        misses: u32,
+    },
+    /// Answered wrongly, or cut off.
+    Error(Cause),
+    /// Not answered within `--timeout` of its due moment.
+    Timeout,
+    /// Not answered when the run ended.
+    InFlight,
+}
+
+/// Counts of arrivals. Each number is counted where it happens, so that a lost arrival shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Ledger {
+    /// What the schedule asked for.
+    pub scheduled: u64,
+    /// Written to a connection.
+    pub sent: u64,
+    /// Never written.
+    pub unsent: u64,
+    /// Answered with what was asked for.
+    pub ok: u64,
+    /// Answered with something else, or cut off.
+    pub errors: u64,
+    /// Not answered in time.
+    pub timeouts: u64,
+    /// Not answered when the run ended.
+    pub in_flight: u64,
+}
+
+impl Ledger {
+    /// Nothing is lost, and nothing counted twice.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.scheduled == self.sent + self.unsent
+            && self.sent == self.ok + self.errors + self.timeouts + self.in_flight
+    }
+
+    /// Arrivals that were not answered with what was asked for.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.unsent + self.errors + self.timeouts + self.in_flight
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.scheduled += other.scheduled;
+        self.sent += other.sent;
+        self.unsent += other.unsent;
+        self.ok += other.ok;
+        self.errors += other.errors;
+        self.timeouts += other.timeouts;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// Everything that is known about a set of arrivals. Times are microseconds.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// Counts.
+    pub ledger: Ledger,
+    /// Done (or given up) − due: the headline.
+    pub latency_us: Histogram<u64>,
+    /// Taken up − due: the generator's own delay.
+    pub lag_us: Histogram<u64>,
+    /// Sent − taken up: waiting for a free connection.
+    pub wait_us: Histogram<u64>,
+    /// Done − sent, of answered arrivals.
+    pub service_us: Histogram<u64>,
+    /// Keys found in good answers.
+    pub hits: u64,
+    /// Keys missed in good answers.
+    pub misses: u64,
+    /// Errors by cause.
+    pub causes: BTreeMap<Cause, u64>,
+    /// Unsent arrivals by reason.
+    pub unsent: BTreeMap<Unsent, u64>,
+    /// When the last good answer came, from the start of the run.
+    pub last_ok_ns: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            ledger: Ledger::default(),
+            latency_us: histogram(),
+            lag_us: histogram(),
+            wait_us: histogram(),
+            service_us: histogram(),
+            hits: 0,
+            misses: 0,
+            causes: BTreeMap::new(),
+            unsent: BTreeMap::new(),
+            last_ok_ns: 0,
+        }
+    }
+}
+
+impl Tally {
+    /// The generator took an arrival up.
+    pub fn taken_up(&mut self, arrival: &Arrival) {
+        record(&mut self.lag_us, arrival.due_ns, arrival.taken_ns);
+    }
+
+    /// An arrival was written to a connection.
+    pub fn sent(&mut self, arrival: &Arrival, sent_ns: u64) {
+        self.ledger.sent += 1;
+        record(&mut self.wait_us, arrival.taken_ns, sent_ns);
+    }
+
+    /// A sent arrival ended at `end_ns`.
+    pub fn ended(&mut self, arrival: &Arrival, sent_ns: u64, end_ns: u64, outcome: Outcome) {
+        record(&mut self.latency_us, arrival.due_ns, end_ns);
+        match outcome {
+            Outcome::Ok { hits, misses } => {
+                self.ledger.ok += 1;
+                self.hits += u64::from(hits);
+                self.misses += u64::from(misses);
+                self.last_ok_ns = self.last_ok_ns.max(end_ns);
+            }
+            Outcome::Error(cause) => {
+                self.ledger.errors += 1;
+                *self.causes.entry(cause).or_default() += 1;
+            }
+            Outcome::Timeout => self.ledger.timeouts += 1,
+            Outcome::InFlight => self.ledger.in_flight += 1,
+        }
+        if matches!(outcome, Outcome::Ok { .. } | Outcome::Error(_)) {
+            record(&mut self.service_us, sent_ns, end_ns);
+        }
+    }
+
+    /// An arrival was given up unsent at `end_ns`.
+    pub fn unsent(&mut self, arrival: &Arrival, end_ns: u64, reason: Unsent) {
+        record(&mut self.latency_us, arrival.due_ns, end_ns);
+        self.ledger.unsent += 1;
+        *self.unsent.entry(reason).or_default() += 1;
+    }
+
+    /// Adds another tally, losing nothing.
+    pub fn add(&mut self, other: &Self) {
+        self.ledger.add(&other.ledger);
+        for (ours, theirs) in [
+            (&mut self.latency_us, &other.latency_us),
+            (&mut self.lag_us, &other.lag_us),
+            (&mut self.wait_us, &other.wait_us),
+            (&mut self.service_us, &other.service_us),
+        ] {
+            ours.add(theirs).expect("growing histograms take any value");
+        }
+        self.hits += other.hits;
+        self.misses += other.misses;
+        for (&cause, count) in &other.causes {
+            *self.causes.entry(cause).or_default() += count;
+        }
+        for (&reason, count) in &other.unsent {
+            *self.unsent.entry(reason).or_default() += count;
+        }
+        self.last_ok_ns = self.last_ok_ns.max(other.last_ok_ns);
+    }
+
+    /// The ledger balances, and every arrival has its latency.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.ledger.balances() && self.latency_us.len() == self.ledger.scheduled
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    let mut histogram = Histogram::new_with_bounds(1, USUAL_MAX_US, SIGNIFICANT_DIGITS)
+        .expect("the bounds are constant");
+    histogram.auto(true);
+    histogram
+}
+
+fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64) {
+    histogram
+        .record(to_ns.saturating_sub(from_ns) / 1_000)
+        .expect("growing histograms take any value");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn arrival(due_ns: u64) -> Arrival {
+        Arrival {
+            number: 0,
+            due_ns,
+            taken_ns: due_ns + MS,
+        }
+    }
+
+    fn one_of_each() -> Tally {
+        let mut tally = Tally::default();
+        let outcomes = [
+            Outcome::Ok {
+                hits: 14,
+                misses: 1,
+            },
+            Outcome::Error(Cause::Status(503)),
+            Outcome::Timeout,
+            Outcome::InFlight,
+        ];
+        for outcome in outcomes {
+            let arrival = arrival(0);
+            tally.taken_up(&arrival);
+            tally.sent(&arrival, 3 * MS);
+            tally.ended(&arrival, 3 * MS, 10 * MS, outcome);
+        }
+        tally.taken_up(&arrival(0));
+        tally.unsent(&arrival(0), 20 * MS, Unsent::NoConnection);
+        tally.ledger.scheduled = 5;
+        tally
+    }
+
+    #[test]
+    fn every_arrival_has_a_latency_and_the_books_balance() {
+        let tally = one_of_each();
+        assert!(tally.balances());
+        assert_eq!(tally.ledger.failed(), 4);
+        assert_eq!(tally.latency_us.len(), 5);
+        assert_eq!(tally.service_us.len(), 2);
+        assert_eq!((tally.hits, tally.misses), (14, 1));
+        assert_eq!(tally.causes[&Cause::Status(503)], 1);
+        assert_eq!(tally.last_ok_ns, 10 * MS);
+    }
+
+    #[test]
+    fn latency_is_the_sum_of_lag_wait_and_service() {
+        let mut tally = Tally::default();
+        let arrival = arrival(5 * MS);
+        tally.taken_up(&arrival);
+        tally.sent(&arrival, 8 * MS);
+        tally.ended(
+            &arrival,
+            8 * MS,
+            12 * MS,
+            Outcome::Ok { hits: 1, misses: 0 },
+        );
+        let ms = |histogram: &Histogram<u64>| histogram.max() / 1_000;
+        assert_eq!(ms(&tally.lag_us), 1);
+        assert_eq!(ms(&tally.wait_us), 2);
+        assert_eq!(ms(&tally.service_us), 4);
+        assert_eq!(ms(&tally.latency_us), 7);
+    }
+
+    #[test]
+    fn a_lost_or_doubled_arrival_shows() {
+        let mut lost = one_of_each();
+        lost.ledger.scheduled += 1;
+        assert!(!lost.balances());
+        let mut doubled = one_of_each();
+        doubled.ended(&arrival(0), 0, MS, Outcome::Timeout);
+        assert!(!doubled.balances());
+    }
+
+    #[test]
+    fn latencies_beyond_any_bound_are_kept() {
+        let mut tally = Tally::default();
+        let day_ns = 86_400 * 1_000 * MS;
+        tally.unsent(&arrival(0), day_ns, Unsent::EndOfRun);
+        assert!(tally.latency_us.max() >= 86_400_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn merging_equals_counting_together(latencies_us in proptest::collection::vec(0_u64..100_000_000, 1..200), cut in 0_usize..200) {
+            let cut = cut.min(latencies_us.len());
+            let count = |values: &[u64]| {
+                let mut tally = Tally::default();
+                for &us in values {
+                    let arrival = arrival(0);
+                    tally.taken_up(&arrival);
+                    tally.sent(&arrival, MS);
+                    tally.ended(&arrival, MS, us * 1_000, Outcome::Ok { hits: 1, misses: 0 });
+                    tally.ledger.scheduled += 1;
+                }
+                tally
+            };
+            let mut merged = count(&latencies_us[..cut]);
+            merged.add(&count(&latencies_us[cut..]));
+            let together = count(&latencies_us);
+            prop_assert!(merged.balances());
+            prop_assert_eq!(merged.ledger, together.ledger);
+            prop_assert!(merged.latency_us == together.latency_us);
+            prop_assert!(merged.service_us == together.service_us);
+        }
+    }
+}

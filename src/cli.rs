@@ -1,0 +1,305 @@
+//! What the user typed: the command line's types and its help, nothing else.
+//!
+//! Enters: arguments and `KVPOC_…` variables, through clap. Leaves: one `…Args` struct per command.
+//! Must not decide anything that involves two settings: that is `config`'s work.
+//!
+//! Every flag has a default, a variable and a key in the file, all under one name; a test in `config`
+//! holds `config/kvpoc.toml` to that.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::units::{KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero};
+
+const AFTER_HELP: &str = "\
+Settings come from the flags, else from KVPOC_… variables, else from the file given by --config,
+else from the defaults shown. The file has a section per command; see config/kvpoc.toml.
+
+Exit codes:
+  0    done; for bench: PASS
+  1    seed is incomplete, the inspected key is absent; for bench: TARGET_MISSED
+  2    bench: GENERATOR_LIMITED
+  3    bench: INVALID
+  64   a setting is wrong
+  69   the store, the target or a file could not be used
+  130  interrupted";
+
+/// Proves, honestly, that an HTTP service over Dragonfly holds its load.
+#[derive(Debug, Parser)]
+#[command(name = "kvpoc", version, about, after_help = AFTER_HELP, propagate_version = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Settings file (TOML); flags and variables win over it
+    #[arg(long, global = true, env = "KVPOC_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant per command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load a deterministic dataset as fast as the store takes it
+    #[command(after_help = "\
+Examples:
+  kvpoc seed --keys 10000000
+  kvpoc seed --keys 1M --store embedded:./kvpoc-data
+  kvpoc seed --keys 100k --ttl 1h --json")]
+    Seed(SeedArgs),
+    /// Answer HTTP over the store
+    #[command(after_help = "\
+Examples:
+  kvpoc serve --port 8080
+  kvpoc serve --port 0 --store embedded:./kvpoc-data
+  curl http://127.0.0.1:8080/user/session/42
+  curl 'http://127.0.0.1:8080/user/sessions?ids=1,2,3'
+  curl http://127.0.0.1:8080/v1/keys/user:session:42
+  curl http://127.0.0.1:8080/stats")]
+    Serve(ServeArgs),
+    /// Drive a running serve open-loop, and give a verdict
+    #[command(after_help = "\
+Examples:
+  kvpoc bench --rps 20000
+  kvpoc bench --rps 20000 --duration 60s --json report.json
+  kvpoc bench --rps 5k --keys-per-request 1 --target http://127.0.0.1:9000
+
+Latency runs from the moment an arrival is due, for every arrival, answered or not.")]
+    Bench(BenchArgs),
+    /// Explain one key, or the store when no key is given
+    #[command(after_help = "\
+Examples:
+  kvpoc inspect user:session:42
+  kvpoc inspect user:session:42 --json
+  kvpoc inspect")]
+    Inspect(InspectArgs),
+}
+
+/// Flags of `seed`.
+#[derive(Debug, Args)]
+pub struct SeedArgs {
+    /// Where the keys go: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    #[arg(
+        long,
+        env = "KVPOC_STORE",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub store: String,
+
+    /// How long one batch may take
+    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
+
+    /// How many keys to load: the indexes 0..N
+    #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
+    pub keys: KeyCount,
+
+    /// Bytes of each encoded record
+    #[arg(
+        long,
+        env = "KVPOC_VALUE_SIZE",
+        value_name = "SIZE",
+        default_value = "256"
+    )]
+    pub value_size: ValueSize,
+
+    /// What stands before the index in each key
+    #[arg(
+        long,
+        env = "KVPOC_KEY_PREFIX",
+        value_name = "TEXT",
+        default_value = "user:session:"
+    )]
+    pub key_prefix: String,
+
+    /// Seed that every record follows from
+    #[arg(long, env = "KVPOC_SEED", value_name = "N", default_value = "1")]
+    pub seed: u64,
+
+    /// Keys in one batch
+    #[arg(long, env = "KVPOC_BATCH", value_name = "KEYS", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch: u32,
+
+    /// Batches that may wait for their answer at once
+    #[arg(long, env = "KVPOC_IN_FLIGHT", value_name = "BATCHES", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub in_flight: u32,
+
+    /// Time to live of each key; 0s: they stay
+    #[arg(long, env = "KVPOC_TTL", value_name = "TIME", default_value = "0s", value_parser = parse_duration_or_zero)]
+    pub ttl: Duration,
+
+    /// Print the summary as JSON on standard output
+    #[arg(long, env = "KVPOC_SEED_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub json: bool,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where the keys are: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    #[arg(
+        long,
+        env = "KVPOC_STORE",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub store: String,
+
+    /// How long a request waits for the store before it is answered 504
+    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
+    pub store_timeout: Duration,
+
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, env = "KVPOC_PORT", value_name = "PORT", default_value = "8080")]
+    pub port: u16,
+
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "KVPOC_BIND",
+        value_name = "IP",
+        default_value = "127.0.0.1"
+    )]
+    pub bind: IpAddr,
+
+    /// Threads that answer requests; 0: one per core
+    #[arg(long, env = "KVPOC_SERVE_THREADS", value_name = "N", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1_024))]
+    pub threads: u16,
+
+    /// What stands before the id of a session in its key
+    #[arg(
+        long,
+        env = "KVPOC_KEY_PREFIX",
+        value_name = "TEXT",
+        default_value = "user:session:"
+    )]
+    pub key_prefix: String,
+
+    /// Allow PUT and DELETE on /v1/keys/{key}
+    #[arg(long, env = "KVPOC_ALLOW_WRITES", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub allow_writes: bool,
+
+    /// Sessions that one request may ask for
+    #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_keys_per_request: u32,
+
+    /// Connections held open at once, over all threads
+    #[arg(long, env = "KVPOC_MAX_CONNECTIONS", value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// How long requests under way may take to end after SIGTERM or SIGINT
+    #[arg(long, env = "KVPOC_SERVE_DRAIN", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub drain: Duration,
+
+    /// What to log on standard error: error, warn, info, debug, or a tracing filter
+    #[arg(
+        long,
+        env = "KVPOC_LOG",
+        value_name = "FILTER",
+        default_value = "info,fred=error"
+    )]
+    pub log: String,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The serve to drive, as `http://host[:port]`
+    #[arg(
+        long,
+        env = "KVPOC_TARGET",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub target: String,
+
+    /// Requests per second that the schedule asks for
+    #[arg(long, env = "KVPOC_RPS", value_name = "RATE", default_value = "20000")]
+    pub rps: Rate,
+
+    /// How long the measured part of the schedule is
+    #[arg(long, env = "KVPOC_DURATION", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// How long the same load runs before it counts; 0s: not at all
+    #[arg(long, env = "KVPOC_WARMUP", value_name = "TIME", default_value = "3s", value_parser = parse_duration_or_zero)]
+    pub warmup: Duration,
+
+    /// Keys of the dataset, drawn uniformly; by default what the target says it holds
+    #[arg(long, env = "KVPOC_KEYS", value_name = "N")]
+    pub keys: Option<KeyCount>,
+
+    /// Keys that each request reads
+    #[arg(long, env = "KVPOC_KEYS_PER_REQUEST", value_name = "N", default_value = "15", value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub keys_per_request: u32,
+
+    /// Seed that the choice of keys follows from
+    #[arg(long, env = "KVPOC_BENCH_SEED", value_name = "N", default_value = "1")]
+    pub seed: u64,
+
+    /// Keep-alive connections; each carries one request at a time
+    #[arg(long, env = "KVPOC_CONNECTIONS", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    pub connections: u32,
+
+    /// Threads that send; the connections and the arrivals are dealt out among them
+    #[arg(long, env = "KVPOC_BENCH_THREADS", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub threads: u16,
+
+    /// How long after its due moment an arrival is given up
+    #[arg(long, env = "KVPOC_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub timeout: Duration,
+
+    /// How long to wait for answers after the last arrival
+    #[arg(long, env = "KVPOC_BENCH_DRAIN", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub drain: Duration,
+
+    /// Arrivals that may wait or be answered at once; more are counted as unsent
+    #[arg(long, env = "KVPOC_MAX_IN_FLIGHT", value_name = "N", default_value = "200000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub max_in_flight: u32,
+
+    /// Lag p99 above which the generator, not the target, is to blame
+    #[arg(long, env = "KVPOC_MAX_LAG", value_name = "TIME", default_value = "5ms", value_parser = parse_duration)]
+    pub max_lag: Duration,
+
+    /// Write the results to this file as JSON
+    #[arg(long, env = "KVPOC_BENCH_JSON", value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The key to look up; without one, the store is described
+    #[arg(value_name = "KEY")]
+    pub key: Option<String>,
+
+    /// Where the keys are: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    #[arg(
+        long,
+        env = "KVPOC_STORE",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub store: String,
+
+    /// How long one question to the store may take
+    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
+
+    /// Keys to look at when the store is described
+    #[arg(long, env = "KVPOC_SAMPLE", value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub sample: u32,
+
+    /// Print JSON
+    #[arg(long, env = "KVPOC_INSPECT_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub json: bool,
+}

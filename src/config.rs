@@ -1,0 +1,673 @@
+//! Settings: file, environment and flags become one validated struct per command.
+//!
+//! Enters: arguments, the environment, a TOML file. Leaves: a [`Job`], in which nothing can be wrong any
+//! more. Must not open a connection or ask the store anything.
+//!
+//! The file's values become the defaults of the command line before it is parsed. So the order defaults <
+//! file < environment < flags is clap's own, and each setting has one name, one parser and one message.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{BenchArgs, Cli, Command, InspectArgs, SeedArgs, ServeArgs};
+use crate::record::Dataset;
+use crate::units::{KeyCount, MAX_KEY_BYTES, Rate, human_bytes};
+
+/// Decimal digits of the largest index.
+const MAX_INDEX_DIGITS: usize = 12;
+/// What all batches of a seed may hold in memory at once.
+const MAX_WINDOW_BYTES: u64 = 512 * 1024 * 1024;
+/// Arrival numbers must be exact as 64-bit floating point, with room to spare.
+const MAX_ARRIVALS: f64 = 1e12;
+
+/// One command with all that it needs.
+#[derive(Debug)]
+pub enum Job {
+    /// `kvpoc seed`
+    Seed(SeedConfig),
+    /// `kvpoc serve`
+    Serve(ServeConfig),
+    /// `kvpoc bench`
+    Bench(BenchConfig),
+    /// `kvpoc inspect`
+    Inspect(InspectConfig),
+}
+
+/// How to reach the store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// The deadline of each operation.
+    pub timeout: Duration,
+}
+
+/// Where the store is. `Display` leaves the password out.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A server that speaks the Redis protocol, over TCP.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// Who to be, if not the default user.
+        username: Option<String>,
+        /// The secret; never printed.
+        password: Option<String>,
+        /// The logical database, if not 0.
+        database: Option<u8>,
+    },
+    /// The same over a Unix socket.
+    Unix(PathBuf),
+    /// The LMDB folder of this program.
+    Embedded(PathBuf),
+}
+
+/// Settings of `seed`.
+#[derive(Debug)]
+pub struct SeedConfig {
+    /// Where the keys go.
+    pub store: StoreConfig,
+    /// What the keys and values are.
+    pub dataset: Dataset,
+    /// How many.
+    pub keys: KeyCount,
+    /// Keys in one batch.
+    pub batch: u32,
+    /// Batches in flight.
+    pub in_flight: usize,
+    /// Time to live; `None`: they stay.
+    pub ttl: Option<Duration>,
+    /// Summary as JSON.
+    pub json: bool,
+}
+
+/// Settings of `serve`.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// Where the keys are.
+    pub store: StoreConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Threads that answer, at least 1.
+    pub threads: usize,
+    /// What stands before a session's id in its key.
+    pub key_prefix: String,
+    /// PUT and DELETE are answered.
+    pub allow_writes: bool,
+    /// Sessions in one request.
+    pub max_keys_per_request: usize,
+    /// Connections over all threads.
+    pub max_connections: usize,
+    /// Time that requests under way have after the stop signal.
+    pub drain: Duration,
+    /// Filter of the log.
+    pub log: String,
+}
+
+/// Settings of `bench`.
+#[derive(Debug, Clone)]
+pub struct BenchConfig {
+    /// What to drive.
+    pub target: TargetUrl,
+    /// Arrivals per second.
+    pub rps: Rate,
+    /// The measured part.
+    pub duration: Duration,
+    /// The part before it.
+    pub warmup: Duration,
+    /// Keys of the dataset; `None`: ask the target.
+    pub keys: Option<KeyCount>,
+    /// Keys in each request.
+    pub keys_per_request: u32,
+    /// Seed of the choice of keys.
+    pub seed: u64,
+    /// Connections over all threads, at least `threads`.
+    pub connections: usize,
+    /// Threads that send.
+    pub threads: usize,
+    /// From the due moment to giving up.
+    pub timeout: Duration,
+    /// Wait after the last arrival.
+    pub drain: Duration,
+    /// Bound of waiting and unanswered arrivals, over all threads.
+    pub max_in_flight: usize,
+    /// Largest acceptable lag p99.
+    pub max_lag: Duration,
+    /// Where the JSON goes.
+    pub json: Option<PathBuf>,
+}
+
+/// Settings of `inspect`.
+#[derive(Debug)]
+pub struct InspectConfig {
+    /// Where the keys are.
+    pub store: StoreConfig,
+    /// Which key; `None`: the store itself.
+    pub key: Option<String>,
+    /// Keys to look at when the store is described.
+    pub sample: usize,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+/// An HTTP server by name and port, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetUrl {
+    /// Name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Why there is no [`Job`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// clap has the message: wrong usage, or the help and version that were asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A setting, its value and the mend.
+    #[error("{0}")]
+    Setting(String),
+    /// The file cannot be read or understood.
+    #[error("{file}: {reason}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Reads all settings and checks them.
+///
+/// # Errors
+/// [`ConfigError`]; the message names the setting, the value and the mend.
+pub fn load(arguments: &[OsString]) -> Result<Job, ConfigError> {
+    let parsed = parse(Cli::command(), arguments, None)?;
+    let Some(file) = parsed.config else {
+        return resolve(parsed.command);
+    };
+    let settings = FileSettings::read(&file)?;
+    let with_file = settings.as_defaults_of(Cli::command())?;
+    resolve(parse(with_file, arguments, Some(&settings))?.command)
+}
+
+fn parse(
+    cli: clap::Command,
+    arguments: &[OsString],
+    settings: Option<&FileSettings>,
+) -> Result<Cli, ConfigError> {
+    cli.try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| with_origin(error, arguments, settings).into())
+}
+
+fn resolve(command: Command) -> Result<Job, ConfigError> {
+    Ok(match command {
+        Command::Seed(args) => Job::Seed(seed(args)?),
+        Command::Serve(args) => Job::Serve(serve(args)?),
+        Command::Bench(args) => Job::Bench(bench(args)?),
+        Command::Inspect(args) => Job::Inspect(inspect(args)?),
+    })
+}
+
+fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
+    check_key_prefix(&args.key_prefix)?;
+    let per_key = (args.value_size.bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
+    let window = per_key * u64::from(args.batch) * u64::from(args.in_flight);
+    if window > MAX_WINDOW_BYTES {
+        return Err(setting(
+            "--batch × --in-flight",
+            &format!("{} × {}", args.batch, args.in_flight),
+            &format!(
+                "they would hold {} in memory at this --value-size; stay below {}",
+                human_bytes(window),
+                human_bytes(MAX_WINDOW_BYTES)
+            ),
+        ));
+    }
+    Ok(SeedConfig {
+        store: store(&args.store, args.store_timeout)?,
+        dataset: Dataset {
+            key_prefix: args.key_prefix,
+            value_size: args.value_size,
+            seed: args.seed,
+        },
+        keys: args.keys,
+        batch: args.batch,
+        in_flight: args.in_flight as usize,
+        ttl: (!args.ttl.is_zero()).then_some(args.ttl),
+        json: args.json,
+    })
+}
+
+fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
+    check_key_prefix(&args.key_prefix)?;
+    if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
+        return Err(setting(
+            "--log",
+            &args.log,
+            &format!("{error}; give error, warn, info, debug or a tracing filter"),
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(ServeConfig {
+        store: store(&args.store, args.store_timeout)?,
+        listen: SocketAddr::new(args.bind, args.port),
+        threads: if args.threads == 0 {
+            cores
+        } else {
+            args.threads.into()
+        },
+        key_prefix: args.key_prefix,
+        allow_writes: args.allow_writes,
+        max_keys_per_request: args.max_keys_per_request as usize,
+        max_connections: args.max_connections as usize,
+        drain: args.drain,
+        log: args.log,
+    })
+}
+
+fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
+    let seconds = (args.warmup + args.duration).as_secs_f64();
+    if args.rps.per_second() * seconds > MAX_ARRIVALS {
+        return Err(setting(
+            "--rps × (--warmup + --duration)",
+            &format!("{} × {seconds} s", args.rps),
+            "that is more than 10^12 arrivals; shorten the run",
+        ));
+    }
+    if args.rps.per_second() * args.duration.as_secs_f64() < 1.0 {
+        return Err(setting(
+            "--rps × --duration",
+            &format!("{} × {} s", args.rps, args.duration.as_secs_f64()),
+            "that is less than one arrival; lengthen the run",
+        ));
+    }
+    if args.connections < u32::from(args.threads) {
+        return Err(setting(
+            "--connections",
+            &args.connections.to_string(),
+            &format!(
+                "give at least one for each of the {} --threads",
+                args.threads
+            ),
+        ));
+    }
+    if args.max_in_flight < args.connections {
+        return Err(setting(
+            "--max-in-flight",
+            &args.max_in_flight.to_string(),
+            &format!(
+                "the {} --connections can never all be used; raise it",
+                args.connections
+            ),
+        ));
+    }
+    Ok(BenchConfig {
+        target: args.target.parse()?,
+        rps: args.rps,
+        duration: args.duration,
+        warmup: args.warmup,
+        keys: args.keys,
+        keys_per_request: args.keys_per_request,
+        seed: args.seed,
+        connections: args.connections as usize,
+        threads: args.threads.into(),
+        timeout: args.timeout,
+        drain: args.drain,
+        max_in_flight: args.max_in_flight as usize,
+        max_lag: args.max_lag,
+        json: args.json,
+    })
+}
+
+fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
+    if let Some(key) = &args.key
+        && !(1..=MAX_KEY_BYTES).contains(&key.len())
+    {
+        return Err(setting(
+            "KEY",
+            &format!("{} bytes", key.len()),
+            "a key has 1 to 511 bytes",
+        ));
+    }
+    Ok(InspectConfig {
+        store: store(&args.store, args.store_timeout)?,
+        key: args.key,
+        sample: args.sample as usize,
+        json: args.json,
+    })
+}
+
+fn store(url: &str, timeout: Duration) -> Result<StoreConfig, ConfigError> {
+    Ok(StoreConfig {
+        url: url.parse()?,
+        timeout,
+    })
+}
+
+fn check_key_prefix(prefix: &str) -> Result<(), ConfigError> {
+    let longest = MAX_KEY_BYTES - MAX_INDEX_DIGITS;
+    if prefix.len() <= longest {
+        return Ok(());
+    }
+    Err(setting(
+        "--key-prefix",
+        &format!("{} bytes", prefix.len()),
+        &format!("give at most {longest} bytes: a key has at most {MAX_KEY_BYTES}"),
+    ))
+}
+
+fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
+    ConfigError::Setting(format!("invalid value '{value}' for {name}: {mend}"))
+}
+
+impl std::str::FromStr for StoreUrl {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        if let Some(path) = text.strip_prefix("embedded:") {
+            return path_of(text, path, "embedded:./kvpoc-data").map(Self::Embedded);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return path_of(text, path, "unix:/run/dragonfly.sock").map(Self::Unix);
+        }
+        tcp_store(text)
+    }
+}
+
+fn path_of(text: &str, path: &str, example: &str) -> Result<PathBuf, ConfigError> {
+    if path.is_empty() {
+        let mend = format!("a path is missing; write for example {example}");
+        return Err(setting("--store", text, &mend));
+    }
+    Ok(PathBuf::from(path))
+}
+
+fn tcp_store(text: &str) -> Result<StoreUrl, ConfigError> {
+    const FORMS: &str = "write redis://127.0.0.1:6379, unix:PATH or embedded:DIR";
+    // The text may hold a password, so no message repeats it unless it is no URL at all.
+    let Ok(url) = url::Url::parse(text) else {
+        let shown = if text.contains('@') { "…" } else { text };
+        return Err(setting("--store", shown, FORMS));
+    };
+    if url.scheme() != "redis" {
+        let shown = format!("{}:…", url.scheme());
+        return Err(setting("--store", &shown, FORMS));
+    }
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+        return Err(setting("--store", "redis:…", "the host is missing"));
+    };
+    let path = url.path().trim_start_matches('/');
+    let database = match path {
+        "" => None,
+        digits => Some(digits.parse().map_err(|_| {
+            setting(
+                "--store",
+                &format!("redis:…/{digits}"),
+                "a database is a number from 0 to 255",
+            )
+        })?),
+    };
+    let decoded = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
+    Ok(StoreUrl::Tcp {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: url.port().unwrap_or(6379),
+        username: (!url.username().is_empty()).then(|| decoded(url.username())),
+        password: url.password().map(decoded),
+        database,
+    })
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => {
+                write!(f, "redis://[{host}]:{port}")
+            }
+            Self::Tcp { host, port, .. } => write!(f, "redis://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for TargetUrl {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        const FORM: &str = "write http://host:port, without a path";
+        let url = url::Url::parse(text).map_err(|_| setting("--target", text, FORM))?;
+        let plain = url.scheme() == "http"
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty();
+        match url.host_str() {
+            Some(host) if plain => Ok(Self {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: url.port().unwrap_or(80),
+            }),
+            _ => Err(setting("--target", text, FORM)),
+        }
+    }
+}
+
+impl TargetUrl {
+    /// The value of the `Host` header.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority())
+    }
+}
+
+/// What a settings file holds: (section, setting, value); the section is empty at the top level.
+struct FileSettings {
+    file: PathBuf,
+    entries: Vec<(String, String, String)>,
+}
+
+impl FileSettings {
+    fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::File {
+            file: file.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut settings = Self {
+            file: file.to_owned(),
+            entries: Vec::new(),
+        };
+        let table: toml::Table = toml::from_str(text)
+            .map_err(|error| settings.error(error.to_string().trim_end().to_owned()))?;
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(section) => {
+                    for (key, value) in section {
+                        settings.push(&name, &key, &value)?;
+                    }
+                }
+                value => settings.push("", &name, &value)?,
+            }
+        }
+        Ok(settings)
+    }
+
+    fn push(&mut self, section: &str, key: &str, value: &toml::Value) -> Result<(), ConfigError> {
+        let text = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            toml::Value::Boolean(value) => value.to_string(),
+            other => {
+                let name = dotted(section, key);
+                let kind = other.type_str();
+                return Err(self.error(format!(
+                    "{name}: a {kind} stands here; give text, a number, true or false"
+                )));
+            }
+        };
+        self.entries
+            .push((section.to_owned(), key.to_owned(), text));
+        Ok(())
+    }
+
+    /// The command line with the file's values in place of its own defaults.
+    fn as_defaults_of(&self, mut cli: clap::Command) -> Result<clap::Command, ConfigError> {
+        // The top level first, so that a command's own section wins over it.
+        let (top, sections): (Vec<_>, Vec<_>) =
+            self.entries.iter().partition(|entry| entry.0.is_empty());
+        for (section, key, value) in top.into_iter().chain(sections) {
+            let names: Vec<String> = cli
+                .get_subcommands()
+                .filter(|command| section.is_empty() || command.get_name() == section)
+                .filter(|command| has_setting(command, key))
+                .map(|command| command.get_name().to_owned())
+                .collect();
+            if names.is_empty() {
+                return Err(self.unknown(&cli, section, key));
+            }
+            for name in names {
+                let (id, value) = (key.replace('-', "_"), value.clone());
+                cli = cli.mut_subcommand(name, |command| {
+                    command.mut_arg(id, |arg| arg.default_value(value))
+                });
+            }
+        }
+        Ok(cli)
+    }
+
+    fn unknown(&self, cli: &clap::Command, section: &str, key: &str) -> ConfigError {
+        let known_section = section.is_empty()
+            || cli
+                .get_subcommands()
+                .any(|command| command.get_name() == section);
+        if !known_section {
+            return self.error(format!(
+                "[{section}] is no section; there are [seed], [serve], [bench] and [inspect]"
+            ));
+        }
+        let mut known: Vec<&str> = cli
+            .get_subcommands()
+            .filter(|command| section.is_empty() || command.get_name() == section)
+            .flat_map(settings_of)
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        self.error(format!(
+            "unknown setting {}; known here: {}",
+            dotted(section, key),
+            known.join(", ")
+        ))
+    }
+
+    fn error(&self, reason: String) -> ConfigError {
+        ConfigError::File {
+            file: self.file.display().to_string(),
+            reason,
+        }
+    }
+}
+
+fn dotted(section: &str, key: &str) -> String {
+    if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    }
+}
+
+/// Names of the settings that a command takes from a file: its long flags, as typed.
+fn settings_of(command: &clap::Command) -> impl Iterator<Item = &str> {
+    command
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .filter(|name| !["config", "help", "version"].contains(name))
+}
+
+fn has_setting(command: &clap::Command, key: &str) -> bool {
+    settings_of(command).any(|name| name == key)
+}
+
+/// Says where a refused value came from when it was not typed: clap itself names only the flag.
+fn with_origin(
+    mut error: clap::Error,
+    arguments: &[OsString],
+    settings: Option<&FileSettings>,
+) -> clap::Error {
+    let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) = (
+        error.get(ContextKind::InvalidArg),
+        error.get(ContextKind::InvalidValue),
+    ) else {
+        return error;
+    };
+    let name = flag
+        .trim_start_matches("--")
+        .split([' ', '='])
+        .next()
+        .unwrap_or_default();
+    let typed = arguments.iter().any(|argument| {
+        let argument = argument.to_string_lossy();
+        argument == format!("--{name}") || argument.starts_with(&format!("--{name}="))
+    });
+    if typed {
+        return error;
+    }
+    let from_environment = Cli::command()
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter(|arg| arg.get_long() == Some(name))
+        .filter_map(clap::Arg::get_env)
+        .find(|variable| std::env::var_os(variable).is_some_and(|set| set == value.as_str()))
+        .map(|variable| variable.to_string_lossy().into_owned());
+    let from_file = || {
+        let settings = settings?;
+        let (section, key, _) = settings
+            .entries
+            .iter()
+            .find(|(_, key, text)| key == name && text == value)?;
+        Some(format!(
+            "{} in {}",
+            dotted(section, key),
+            settings.file.display()
+        ))
+    };
+    if let Some(origin) = from_environment.or_else(from_file) {
+        let flag = format!("{flag} (set by {origin})");
+        error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
+    }
+    error
+}

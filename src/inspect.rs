@@ -1,0 +1,312 @@
+//! `kvpoc inspect`: one key explained, or the store when no key is given.
+//!
+//! Enters: an [`InspectConfig`]. Leaves: text or JSON on standard output, and an exit code. Must not change
+//! anything, and must not block the store: one key is a few small questions, a sample is a bounded scan.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::config::InspectConfig;
+use crate::exit;
+use crate::record::{self, Decoded, Session};
+use crate::store::{Description, Page, Store, Usage};
+use crate::units::{grouped, human_bytes};
+
+/// Bytes of an unreadable value that are worth showing.
+const HEX_BYTES: usize = 256;
+const HEX_BYTES_PER_LINE: usize = 16;
+/// Keys asked for in one page of a scan: a fraction of a millisecond of the store's time.
+const SCAN_PAGE: usize = 100;
+
+/// Looks, prints, and returns the exit code: 1 when the key is absent.
+///
+/// # Errors
+/// When the store cannot be used.
+pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
+    let store = Store::open(&config.store, Usage::Look).await?;
+    let Some(key) = &config.key else {
+        let summary = look_at_store(&store, config.sample).await?;
+        print(config.json, &summary, store_text);
+        return Ok(exit::OK);
+    };
+    let described = store
+        .describe(Bytes::copy_from_slice(key.as_bytes()))
+        .await?;
+    let Some(description) = described else {
+        if config.json {
+            println!("{}", json!({"key": key, "exists": false}));
+        } else {
+            println!("{key}: there is no such key in {}", config.store.url);
+        }
+        return Ok(exit::NO);
+    };
+    let inspection = inspection(key, &description);
+    print(config.json, &inspection, |inspection| {
+        key_text(inspection, description.value.as_deref())
+    });
+    Ok(exit::OK)
+}
+
+fn print(as_json: bool, value: &Value, text: impl FnOnce(&Value) -> String) {
+    if as_json {
+        println!("{value:#}");
+    } else {
+        print!("{}", text(value));
+    }
+}
+
+/// All that is known about one key. What the store does not tell is `null`.
+fn inspection(key: &str, description: &Description) -> Value {
+    let value = description.value.as_deref();
+    let (format, content, problem) = match value.map(|bytes| (bytes, record::decode(bytes))) {
+        None => (None, Value::Null, None),
+        Some((_, Ok(Decoded::Session(session)))) => (Some("record"), session_json(&session), None),
+        Some((_, Ok(Decoded::Json { text, .. }))) => {
+            let content = serde_json::from_str(text).unwrap_or(Value::Null);
+            (Some("json"), content, None)
+        }
+        Some((bytes, Err(error))) => match std::str::from_utf8(bytes) {
+            Ok(text) if is_readable(text) => (Some("text"), json!(text), None),
+            _ => (Some("bytes"), Value::Null, Some(error.to_string())),
+        },
+    };
+    json!({
+        "key": key,
+        "exists": true,
+        "type": description.kind,
+        "size_bytes": value.map(<[u8]>::len),
+        "ttl_s": description.ttl.map(|ttl| ttl.as_secs_f64()),
+        "encoding": description.encoding,
+        "memory_bytes": description.memory_bytes,
+        "format": format,
+        "content": content,
+        "not_a_record_because": problem,
+    })
+}
+
+fn is_readable(text: &str) -> bool {
+    text.chars()
+        .all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r'))
+}
+
+fn session_json(session: &Session<'_>) -> Value {
+    let time = |seconds| {
+        let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        // Beyond the year 9999 there is no such text.
+        (seconds < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(moment).to_string())
+    };
+    json!({
+        "id": session.id,
+        "status": session.status.name(),
+        "role": session.role.name(),
+        "created_at": time(session.created_at_s),
+        "expires_at": time(session.expires_at_s),
+        "ip": std::net::Ipv4Addr::from(session.ip),
+        "user_agent": session.user_agent,
+        "padding_bytes": session.padding.len(),
+    })
+}
+
+fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
+    let mut text = format!("{}\n", shown(&inspection["key"]));
+    for (name, member) in [
+        ("type", "type"),
+        ("size", "size_bytes"),
+        ("TTL", "ttl_s"),
+        ("encoding", "encoding"),
+        ("memory", "memory_bytes"),
+        ("format", "format"),
+    ] {
+        let found = &inspection[member];
+        let shown = match (member, found.as_u64()) {
+            ("ttl_s", _) if found.is_null() => "none, it stays".to_owned(),
+            ("ttl_s", _) => format!("{} s", shown(found)),
+            ("size_bytes" | "memory_bytes", Some(bytes)) => format!("{} bytes", grouped(bytes)),
+            _ => shown(found),
+        };
+        let _ = writeln!(text, "  {name:<10}{shown}");
+    }
+    if !inspection["content"].is_null() {
+        let _ = writeln!(text, "{:#}", inspection["content"]);
+    } else if let Some(value) = value {
+        if let Some(problem) = inspection["not_a_record_because"].as_str() {
+            let _ = writeln!(text, "Not a record: {problem}");
+        }
+        text.push_str(&hex_dump(value));
+    }
+    text
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not available".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Offset, sixteen bytes, and the same as text where it is any.
+fn hex_dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let head = &bytes[..bytes.len().min(HEX_BYTES)];
+    for (line, chunk) in head.chunks(HEX_BYTES_PER_LINE).enumerate() {
+        let hex = chunk.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x} ");
+            hex
+        });
+        let plain: String = chunk
+            .iter()
+            .map(|&byte| {
+                if (0x20..0x7f).contains(&byte) {
+                    byte as char
+                } else {
+                    '.'
+                }
+            })
+            .collect();
+        let _ = writeln!(text, "{:08x}  {hex:<48} {plain}", line * HEX_BYTES_PER_LINE);
+    }
+    if bytes.len() > head.len() {
+        let _ = writeln!(
+            text,
+            "… {} more bytes",
+            grouped((bytes.len() - head.len()) as u64)
+        );
+    }
+    text
+}
+
+/// The store's own figures, the dataset's note, and a sample of the keys.
+async fn look_at_store(store: &Store, sample: usize) -> anyhow::Result<Value> {
+    let stats = store.stats().await?;
+    let dataset = store.dataset().await?;
+    let mut keys = Vec::new();
+    let mut cursor = None;
+    while keys.len() < sample {
+        let Page { keys: page, next } = store.scan(cursor, SCAN_PAGE).await?;
+        keys.extend(page.into_iter().take(sample - keys.len()));
+        match next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let sizes = value_sizes(store, &keys).await?;
+    Ok(json!({
+        "store": stats,
+        "dataset": dataset,
+        "sample": {
+            "keys": keys.len(),
+            "first": keys.first().map(|key| String::from_utf8_lossy(key)),
+            "values": sizes.len(),
+            "value_bytes_min": sizes.iter().min(),
+            "value_bytes_max": sizes.iter().max(),
+        },
+    }))
+}
+
+/// Sizes of the string values among `keys`.
+async fn value_sizes(store: &Store, keys: &[Bytes]) -> anyhow::Result<Vec<usize>> {
+    let mut sizes = Vec::with_capacity(keys.len());
+    for page in keys.chunks(SCAN_PAGE) {
+        let values = store.get_many(page.to_vec()).await?;
+        sizes.extend(values.into_iter().flatten().map(|value| value.len()));
+    }
+    Ok(sizes)
+}
+
+fn store_text(summary: &Value) -> String {
+    let store = &summary["store"];
+    let bytes = |value: &Value| value.as_u64().map_or_else(|| shown(value), human_bytes);
+    let count = |value: &Value| value.as_u64().map_or_else(|| shown(value), grouped);
+    let mut text = format!("{} {}\n", shown(&store["engine"]), shown(&store["version"]));
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<20}{value}");
+    };
+    row("keys", count(&store["keys"]));
+    row("memory", bytes(&store["memory_bytes"]));
+    row("memory limit", bytes(&store["max_memory_bytes"]));
+    row("commands processed", count(&store["commands_processed"]));
+    row("key reads", count(&store["key_reads"]));
+    let dataset = &summary["dataset"];
+    if dataset.is_null() {
+        row("dataset", "none noted".into());
+    } else {
+        let prefix = shown(&dataset["key_prefix"]);
+        let (keys, size) = (count(&dataset["keys"]), shown(&dataset["value_size"]));
+        row(
+            "dataset",
+            format!(
+                "{prefix}0 … {keys} keys of {size} bytes, seed {}",
+                dataset["seed"]
+            ),
+        );
+    }
+    let sample = &summary["sample"];
+    row(
+        "sample",
+        format!(
+            "{} keys from {}, values of {} to {} bytes",
+            count(&sample["keys"]),
+            shown(&sample["first"]),
+            shown(&sample["value_bytes_min"]),
+            shown(&sample["value_bytes_max"]),
+        ),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn describe(value: &'static [u8]) -> Description {
+        Description {
+            kind: "string".into(),
+            value: Some(Bytes::from_static(value)),
+            ttl: Some(Duration::from_secs(9)),
+            encoding: None,
+            memory_bytes: Some(1_234),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_value_is_named_and_shown() {
+        for (value, format, content) in [
+            (
+                &br#"{"status":"active"}"#[..],
+                "json",
+                json!({"status": "active"}),
+            ),
+            (b"plain text", "text", json!("plain text")),
+            (b"\x02\x00", "bytes", Value::Null),
+            (b"\x01\x00", "bytes", Value::Null),
+        ] {
+            let found = inspection("k", &describe(value));
+            assert_eq!(found["format"], format);
+            assert_eq!(found["content"], content);
+        }
+    }
+
+    #[test]
+    fn a_corrupt_value_is_dumped_with_its_reason() {
+        let description = describe(b"\x02abc\xff");
+        let text = key_text(&inspection("k", &description), description.value.as_deref());
+        assert!(
+            text.contains("Not a record: unknown version byte 0x02 at offset 0"),
+            "{text}"
+        );
+        assert!(text.contains("00000000  02 61 62 63 ff"), "{text}");
+        assert!(text.contains(".abc."), "{text}");
+    }
+
+    #[test]
+    fn what_the_store_does_not_tell_is_not_available() {
+        let description = describe(b"x");
+        let text = key_text(&inspection("k", &description), description.value.as_deref());
+        assert!(text.contains("encoding  not available"), "{text}");
+        assert!(text.contains("memory    1,234 bytes"), "{text}");
+    }
+}

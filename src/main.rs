@@ -1,0 +1,101 @@
+//! The program: settings → signals → one command → exit code.
+//!
+//! Enters: arguments and the environment. Leaves: an exit code, and at most one error line. Must not know
+//! how any command works.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use kvpoc::config::{self, ConfigError, Job};
+use kvpoc::store::StoreError;
+use kvpoc::{bench, exit, inspect, seed, serve};
+use tokio_util::sync::CancellationToken;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let job = match config::load(&arguments) {
+        Ok(job) => job,
+        Err(ConfigError::Usage(error)) => {
+            // Help and version come this way too, and go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::OK
+            }
+            .into();
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return exit::USAGE.into();
+        }
+    };
+    raise_file_limit();
+    match run(job) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if let Some(StoreError::Unavailable(_)) = error.downcast_ref() {
+                eprintln!("{WAYS_ON}");
+            }
+            exit::UNAVAILABLE.into()
+        }
+    }
+}
+
+const WAYS_ON: &str = "\
+Two ways on:
+  start a store:     scripts/dragonfly   (or: docker compose -f config/compose.yaml up -d)
+  or do without one: --store embedded:./kvpoc-data";
+
+fn run(job: Job) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        match job {
+            Job::Seed(config) => seed::run(config, stop).await,
+            Job::Serve(config) => serve::run(config, stop).await,
+            Job::Bench(config) => bench::run(config, stop).await,
+            Job::Inspect(config) => inspect::run(config).await,
+        }
+    })
+}
+
+/// Each connection is a file, and the usual soft limit of 1,024 is below what both sides are asked to hold.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Where it cannot be raised, the first connection beyond it says so.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
+/// The first signal asks for a clean end; the second one ends the program where it stands.
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(exit::INTERRUPTED.into());
+        }
+        stop.cancel();
+    }
+}

@@ -1,0 +1,56 @@
+//! Deterministic numbers: the same seed gives the same dataset and the same choice of keys, everywhere.
+//!
+//! Enters: a seed and a position. Leaves: 64 well-mixed bits, or an index below a bound.
+//! Must not hold state: every number is a function of its position, so that any part of a sequence
+//! can be computed alone, by any worker, in any order.
+
+/// 2^64 divided by the golden ratio: the increment of `SplitMix64`.
+const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Number `position` of the `SplitMix64` sequence that starts at `seed`.
+///
+/// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), with the
+/// constants of Vigna's `splitmix64.c`.
+#[must_use]
+pub fn splitmix64(seed: u64, position: u64) -> u64 {
+    let mut z = seed.wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// Maps 64 uniform bits to `0..bound` by multiply-shift; the bias is below `bound / 2^64`.
+///
+/// Source: Lemire, "Fast random integer generation in an interval" (2019), without the rejection step.
+#[must_use]
+pub fn below(bits: u64, bound: u64) -> u64 {
+    debug_assert!(bound > 0);
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_published_splitmix64_sequence() {
+        // First outputs of Vigna's splitmix64.c for the seed 1234567.
+        let expected = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        for (position, value) in expected.into_iter().enumerate() {
+            assert_eq!(splitmix64(1_234_567, position as u64), value);
+        }
+    }
+
+    #[test]
+    fn below_stays_below_and_reaches_both_ends() {
+        assert_eq!(below(0, 10), 0);
+        assert_eq!(below(u64::MAX, 10), 9);
+        assert_eq!(below(u64::MAX, 1), 0);
+    }
+}

@@ -1,0 +1,331 @@
+//! The embedded store: an LMDB folder. The only file that names heed.
+//!
+//! Enters: keys and values. Leaves: values copied out of the map. Must not hold a read transaction longer
+//! than one call, or the file grows without end while another process writes.
+//!
+//! A value is kept behind 8 bytes: its expiry in milliseconds since the Unix epoch, little-endian, 0 for
+//! none. An expired value is absent to every reader; its bytes stay until the key is written again.
+//!
+//! Seed, serve and inspect may hold one folder at once: readers never wait, writers wait for each other.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use heed::types::Bytes as Raw;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, WithoutTls};
+
+use super::{Batch, Description, Page, StoreError, StoreStats, Usage};
+use crate::units::MAX_KEY_BYTES;
+
+/// Address space to reserve; the file stays sparse and grows with the data.
+const MAP_BYTES: usize = 64 * 1024 * 1024 * 1024;
+/// One reader per thread of every process on the folder.
+const MAX_READERS: u32 = 1_024;
+const EXPIRY_BYTES: usize = 8;
+
+#[derive(Clone)]
+pub(super) struct Embedded {
+    env: Env<WithoutTls>,
+    database: Database<'static, Raw, Raw>,
+}
+
+impl Embedded {
+    pub(super) fn open(folder: &Path, usage: Usage) -> Result<Self, StoreError> {
+        let fail = |error: &dyn std::fmt::Display| {
+            StoreError::Setup(format!("embedded store {}: {error}", folder.display()))
+        };
+        if usage == Usage::Look && !folder.join("data.mdb").exists() {
+            return Err(fail(
+                &"there is no store here; load one with kvpoc seed --store embedded:DIR",
+            ));
+        }
+        std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
+        let env = open_environment(folder, usage).map_err(|error| fail(&error))?;
+        env.clear_stale_readers().map_err(|error| fail(&error))?;
+        let txn = env.write_txn().map_err(|error| fail(&error))?;
+        let database = env
+            .create_databases_and_commit(txn, |opener, txn| {
+                opener
+                    .create_database::<Raw, Raw>(txn, None)
+                    .map(CommitOrAbort::<_, ()>::Commit)
+            })
+            .map_err(|error: heed::Error| fail(&error))?
+            .unwrap_commit();
+        Ok(Self { env, database })
+    }
+
+    pub(super) fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let now_ms = now_ms();
+        let txn = self.env.read_txn().map_err(store_error)?;
+        // One buffer for all values: one allocation instead of one a key.
+        let mut buffer = BytesMut::new();
+        let mut spans = Vec::with_capacity(keys.len());
+        for key in keys {
+            let stored = self.lookup(&txn, key)?;
+            spans.push(
+                stored
+                    .and_then(|stored| live(stored, now_ms))
+                    .map(|(value, _)| {
+                        let start = buffer.len();
+                        buffer.put_slice(value);
+                        start..buffer.len()
+                    }),
+            );
+        }
+        let buffer = buffer.freeze();
+        Ok(spans
+            .into_iter()
+            .map(|span| span.map(|span| buffer.slice(span)))
+            .collect())
+    }
+
+    pub(super) fn put_batch(&self, batch: Batch, ttl: Option<Duration>) -> Result<(), StoreError> {
+        let expiry = expiry_ms(ttl);
+        let mut txn = self.env.write_txn().map_err(store_error)?;
+        for (key, value) in batch.into_entries() {
+            self.write(&mut txn, &key, &value, expiry)?;
+        }
+        txn.commit().map_err(store_error)
+    }
+
+    /// Waits for the disk, and for another process that writes, on a thread that may wait.
+    pub(super) async fn put(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.waiting(move |store| {
+            let mut txn = store.env.write_txn().map_err(store_error)?;
+            store.write(&mut txn, &key, &value, expiry_ms(ttl))?;
+            txn.commit().map_err(store_error)
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
+        self.waiting(move |store| {
+            let mut txn = store.env.write_txn().map_err(store_error)?;
+            let live = store
+                .lookup(&txn, &key)?
+                .is_some_and(|stored| live(stored, now_ms()).is_some());
+            store.database.delete(&mut txn, &key).map_err(store_error)?;
+            txn.commit().map_err(store_error)?;
+            Ok(live)
+        })
+        .await
+    }
+
+    pub(super) fn describe(&self, key: &Bytes) -> Result<Option<Description>, StoreError> {
+        let now_ms = now_ms();
+        let txn = self.env.read_txn().map_err(store_error)?;
+        let stored = self.lookup(&txn, key)?;
+        Ok(stored
+            .and_then(|stored| live(stored, now_ms))
+            .map(|(value, expiry)| Description {
+                kind: "string".into(),
+                value: Some(Bytes::copy_from_slice(value)),
+                ttl: (expiry > 0).then(|| Duration::from_millis(expiry - now_ms)),
+                encoding: Some("raw".into()),
+                memory_bytes: None,
+            }))
+    }
+
+    pub(super) fn scan(&self, cursor: Option<&Bytes>, count: usize) -> Result<Page, StoreError> {
+        let now_ms = now_ms();
+        let txn = self.env.read_txn().map_err(store_error)?;
+        let start = cursor.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+        let range = (start, Bound::<&[u8]>::Unbounded);
+        let mut keys = Vec::with_capacity(count.min(1_024));
+        let mut last = None;
+        let entries = self.database.range(&txn, &range).map_err(store_error)?;
+        for entry in entries.take(count.max(1)) {
+            let (key, stored) = entry.map_err(store_error)?;
+            let key = Bytes::copy_from_slice(key);
+            if live(stored, now_ms).is_some() {
+                keys.push(key.clone());
+            }
+            last = Some(key);
+        }
+        Ok(Page { keys, next: last })
+    }
+
+    pub(super) fn stats(&self) -> Result<StoreStats, StoreError> {
+        let txn = self.env.read_txn().map_err(store_error)?;
+        let keys = self.database.len(&txn).map_err(store_error)?;
+        let version = heed::lmdb_version();
+        let page_bytes = u64::from(self.database.stat(&txn).map_err(store_error)?.page_size);
+        let pages = self.env.info().last_page_number as u64 + 1;
+        Ok(StoreStats {
+            engine: "embedded".into(),
+            version: Some(format!(
+                "LMDB {}.{}.{}",
+                version.major, version.minor, version.patch
+            )),
+            keys,
+            memory_bytes: Some(pages * page_bytes),
+            max_memory_bytes: Some(MAP_BYTES as u64),
+            ..StoreStats::default()
+        })
+    }
+
+    pub(super) async fn sync(&self) -> Result<(), StoreError> {
+        self.waiting(|store| store.env.force_sync().map_err(store_error))
+            .await
+    }
+
+    async fn waiting<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+
+    fn lookup<'txn>(
+        &self,
+        txn: &'txn heed::RoTxn<'_>,
+        key: &[u8],
+    ) -> Result<Option<&'txn [u8]>, StoreError> {
+        // LMDB refuses an empty or overlong key with an error; to a reader it is simply not there.
+        if !(1..=MAX_KEY_BYTES).contains(&key.len()) {
+            return Ok(None);
+        }
+        self.database.get(txn, key).map_err(store_error)
+    }
+
+    fn write(
+        &self,
+        txn: &mut heed::RwTxn<'_>,
+        key: &[u8],
+        value: &[u8],
+        expiry: u64,
+    ) -> Result<(), StoreError> {
+        self.database
+            .put_reserved(txn, key, EXPIRY_BYTES + value.len(), |space| {
+                use std::io::Write as _;
+                space.write_all(&expiry.to_le_bytes())?;
+                space.write_all(value)
+            })
+            .map_err(store_error)
+    }
+}
+
+/// Opens LMDB; `Load` leaves the sync to [`Embedded::sync`], so a crash of the machine may lose the load.
+#[allow(unsafe_code)]
+fn open_environment(folder: &Path, usage: Usage) -> heed::Result<Env<WithoutTls>> {
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(MAP_BYTES).max_readers(MAX_READERS);
+    if usage == Usage::Load {
+        // SAFETY: NO_SYNC trades durability on a power loss for speed; it cannot make a reader see
+        // anything else than committed pages, and a killed process leaves its commits to the kernel.
+        unsafe { options.flags(EnvFlags::NO_SYNC) };
+    }
+    // SAFETY: the map is only changed through LMDB, which locks the folder among processes. Truncating
+    // the file under a running process would be undefined; nothing here ever does.
+    unsafe { options.open(folder) }
+}
+
+/// Value and expiry of what is stored, if it has not expired.
+fn live(stored: &[u8], now_ms: u64) -> Option<(&[u8], u64)> {
+    let (expiry, value) = stored.split_first_chunk::<EXPIRY_BYTES>()?;
+    let expiry = u64::from_le_bytes(*expiry);
+    (expiry == 0 || expiry > now_ms).then_some((value, expiry))
+}
+
+fn expiry_ms(ttl: Option<Duration>) -> u64 {
+    ttl.map_or(0, |ttl| {
+        now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+fn store_error(error: heed::Error) -> StoreError {
+    match error {
+        heed::Error::Mdb(MdbError::MapFull) => {
+            StoreError::Full("the embedded store holds at most 64 GiB".into())
+        }
+        heed::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            StoreError::Full(error.to_string())
+        }
+        error => StoreError::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open() -> (tempfile::TempDir, Embedded) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Embedded::open(folder.path(), Usage::Serve).expect("opens");
+        (folder, store)
+    }
+
+    fn bytes(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn values_come_back_in_the_order_of_the_keys() {
+        let (_folder, store) = open().await;
+        store.put(bytes("a"), bytes("1"), None).await.expect("put");
+        store.put(bytes("b"), bytes(""), None).await.expect("put");
+        let got = store.get_many(&[bytes("b"), bytes("x"), bytes("a"), bytes("")]);
+        let expected = vec![Some(bytes("")), None, Some(bytes("1")), None];
+        assert_eq!(got.expect("get"), expected);
+    }
+
+    #[tokio::test]
+    async fn an_expired_value_is_absent_to_every_reader() {
+        let (_folder, store) = open().await;
+        let ttl = Some(Duration::from_millis(1));
+        store
+            .put(bytes("gone"), bytes("1"), ttl)
+            .await
+            .expect("put");
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        assert_eq!(store.get_many(&[bytes("gone")]).expect("get"), [None]);
+        assert_eq!(store.describe(&bytes("gone")).expect("describe"), None);
+        assert!(store.scan(None, 10).expect("scan").keys.is_empty());
+        assert!(!store.delete(bytes("gone")).await.expect("delete"));
+    }
+
+    #[tokio::test]
+    async fn a_scan_visits_every_key_once() {
+        let (_folder, store) = open().await;
+        let mut batch = Batch::default();
+        for index in 0..25_u8 {
+            batch.push(|key| key.put_u8(index + 1), |value| value.put_u8(index));
+        }
+        store.put_batch(batch, None).expect("put");
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.scan(cursor.as_ref(), 10).expect("scan");
+            seen.extend(page.keys);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(seen.len(), 25);
+        assert!(seen.is_sorted());
+    }
+
+    #[test]
+    fn looking_at_a_folder_that_is_not_there_creates_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let absent = folder.path().join("absent");
+        assert!(Embedded::open(&absent, Usage::Look).is_err());
+        assert!(!absent.exists());
+    }
+}

@@ -1,0 +1,307 @@
+//! The store: one client for whatever answers the key operations.
+//!
+//! Enters: keys and values as bytes, a [`StoreConfig`]. Leaves: values, counts, or a [`StoreError`] that
+//! callers branch on. Must not know what a record is; only the two files beside this one name the crates
+//! that do the work.
+
+mod dragonfly;
+mod embedded;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::config::{StoreConfig, StoreUrl};
+
+/// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
+pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
+
+/// Why an operation was not done.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// No connection, or it was lost: nothing, or an unknown part, was done. Trying again later is right.
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+    /// The deadline passed. Whether the operation took effect is unknown.
+    #[error("the store did not answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The store has no room: `maxmemory`, the map size or the disk.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The store answered that it will not do this.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// The store cannot be opened as it is configured; trying again changes nothing.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// Keys and values of one write, all slices of one buffer.
+#[derive(Debug, Default)]
+pub struct Batch {
+    buffer: BytesMut,
+    /// End of the key and end of the value of each entry; the first begins at 0.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Batch {
+    /// An empty batch with room for `keys` entries of `bytes` in all.
+    #[must_use]
+    pub fn with_capacity(keys: usize, bytes: usize) -> Self {
+        Self {
+            buffer: BytesMut::with_capacity(bytes),
+            ends: Vec::with_capacity(keys),
+        }
+    }
+
+    /// Appends one entry, whose key and value the two closures write.
+    pub fn push(&mut self, key: impl FnOnce(&mut BytesMut), value: impl FnOnce(&mut BytesMut)) {
+        key(&mut self.buffer);
+        let key_end = self.buffer.len();
+        value(&mut self.buffer);
+        self.ends.push((key_end, self.buffer.len()));
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// No keys at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The entries in order, without copying.
+    fn into_entries(self) -> impl ExactSizeIterator<Item = (Bytes, Bytes)> {
+        let buffer = self.buffer.freeze();
+        let mut start = 0;
+        self.ends.into_iter().map(move |(key_end, value_end)| {
+            let entry = (
+                buffer.slice(start..key_end),
+                buffer.slice(key_end..value_end),
+            );
+            start = value_end;
+            entry
+        })
+    }
+}
+
+/// What the store tells about itself; `None` where it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StoreStats {
+    /// `dragonfly`, `redis`, `valkey` or `embedded`.
+    pub engine: String,
+    /// The engine's version.
+    pub version: Option<String>,
+    /// Keys of all kinds, the dataset's own among them.
+    pub keys: u64,
+    /// Bytes of memory (of disk, for the embedded store) in use.
+    pub memory_bytes: Option<u64>,
+    /// Upper bound of that; `None`: none.
+    pub max_memory_bytes: Option<u64>,
+    /// Commands processed since the store started: a 15-key MGET is one.
+    pub commands_processed: Option<u64>,
+    /// Commands per second just now, as the store counts them.
+    pub commands_per_second: Option<u64>,
+    /// Keys found and keys missed since the store started: a 15-key MGET is 15.
+    pub key_reads: Option<u64>,
+}
+
+/// What the store tells about one key; `None` where it does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `string`, `hash`, …
+    pub kind: String,
+    /// The value, when the kind is `string`.
+    pub value: Option<Bytes>,
+    /// Time left to live; `None`: it stays.
+    pub ttl: Option<Duration>,
+    /// How the store keeps it, in its own words.
+    pub encoding: Option<String>,
+    /// Bytes it takes in the store, overhead included.
+    pub memory_bytes: Option<u64>,
+}
+
+/// One page of a scan. A page may be empty although more follow, and a key may come twice.
+#[derive(Debug)]
+pub struct Page {
+    /// The keys.
+    pub keys: Vec<Bytes>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<Bytes>,
+}
+
+/// What `seed` loaded, kept beside the data under [`DATASET_KEY`] so that nobody has to repeat it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DatasetInfo {
+    /// The indexes are `0..keys`.
+    pub keys: u64,
+    /// What stands before the index in each key.
+    pub key_prefix: String,
+    /// Bytes of each record.
+    pub value_size: usize,
+    /// The seed that the records follow from.
+    pub seed: u64,
+    /// Version byte of the record format.
+    pub record_version: u8,
+}
+
+/// How the store is going to be used, which decides what it may trade for speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// Reads, and single writes that are durable when acknowledged.
+    Serve,
+    /// Bulk writes, durable at [`Store::sync`].
+    Load,
+    /// Reads only; the embedded store must exist already.
+    Look,
+}
+
+/// A connected store. Cheap to clone inside one runtime; each runtime opens its own.
+#[derive(Clone)]
+pub struct Store(Engine);
+
+#[derive(Clone)]
+enum Engine {
+    Dragonfly(dragonfly::Dragonfly),
+    Embedded(embedded::Embedded),
+}
+
+impl Store {
+    /// Connects, or opens the folder.
+    ///
+    /// # Errors
+    /// `Unavailable` when nothing answers within the timeout, `Setup` when it cannot be used as configured.
+    pub async fn open(config: &StoreConfig, usage: Usage) -> Result<Self, StoreError> {
+        let engine = match &config.url {
+            StoreUrl::Embedded(folder) => {
+                Engine::Embedded(embedded::Embedded::open(folder, usage)?)
+            }
+            url => Engine::Dragonfly(dragonfly::Dragonfly::connect(url, config.timeout).await?),
+        };
+        Ok(Self(engine))
+    }
+
+    /// The same store for another runtime of this process: its own connection, or the same map.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn for_this_runtime(&self, config: &StoreConfig) -> Result<Self, StoreError> {
+        match &self.0 {
+            // LMDB may be opened only once in a process.
+            Engine::Embedded(_) => Ok(self.clone()),
+            Engine::Dragonfly(_) => Self::open(config, Usage::Serve).await,
+        }
+    }
+
+    /// The values of `keys` in their order, `None` for a miss. One command, as many key operations as keys.
+    pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.get_many(keys).await,
+            Engine::Embedded(store) => store.get_many(&keys),
+        }
+    }
+
+    /// Writes a whole batch. On an error an unknown part of it may be stored: writing it again is harmless.
+    pub async fn put_batch(&self, batch: Batch, ttl: Option<Duration>) -> Result<(), StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.put_batch(batch, ttl).await,
+            Engine::Embedded(store) => store.put_batch(batch, ttl),
+        }
+    }
+
+    /// Writes one key.
+    pub async fn put(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.put(key, value, ttl).await,
+            Engine::Embedded(store) => store.put(key, value, ttl).await,
+        }
+    }
+
+    /// Removes one key; `false` when it was not there.
+    pub async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.delete(key).await,
+            Engine::Embedded(store) => store.delete(key).await,
+        }
+    }
+
+    /// All that the store tells about one key; `None` when it is absent.
+    pub async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.describe(key).await,
+            Engine::Embedded(store) => store.describe(&key),
+        }
+    }
+
+    /// Up to about `count` keys from `cursor` on (`None`: from the start), without blocking the store.
+    pub async fn scan(&self, cursor: Option<Bytes>, count: usize) -> Result<Page, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.scan(cursor, count).await,
+            Engine::Embedded(store) => store.scan(cursor.as_ref(), count),
+        }
+    }
+
+    /// Engine, keys, memory and counters.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.stats().await,
+            Engine::Embedded(store) => store.stats(),
+        }
+    }
+
+    /// Makes everything written so far durable, as far as this side can.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            // What survives is the server's own setting.
+            Engine::Dragonfly(_) => Ok(()),
+            Engine::Embedded(store) => store.sync().await,
+        }
+    }
+
+    /// What `seed` noted about the dataset; `None` when it noted nothing that can be read.
+    pub async fn dataset(&self) -> Result<Option<DatasetInfo>, StoreError> {
+        let values = self.get_many(vec![Bytes::from_static(DATASET_KEY)]).await?;
+        let bytes = values.into_iter().next().flatten();
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Notes what the dataset is.
+    pub async fn put_dataset(&self, info: &DatasetInfo) -> Result<(), StoreError> {
+        let json = serde_json::to_vec(info).expect("plain fields are always JSON");
+        self.put(Bytes::from_static(DATASET_KEY), json.into(), None)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut;
+
+    #[test]
+    fn a_batch_gives_back_its_entries_in_order() {
+        let mut batch = Batch::with_capacity(2, 16);
+        assert!(batch.is_empty());
+        batch.push(|key| key.put_slice(b"a"), |value| value.put_slice(b"one"));
+        batch.push(|key| key.put_slice(b"bb"), |_| ());
+        assert_eq!((batch.len(), batch.bytes()), (2, 6));
+        let entries: Vec<_> = batch.into_entries().collect();
+        assert_eq!(entries[0], (Bytes::from("a"), Bytes::from("one")));
+        assert_eq!(entries[1], (Bytes::from("bb"), Bytes::new()));
+    }
+}

@@ -1,0 +1,273 @@
+//! Quantities with their units: parsed once from text, valid by construction, printed for people.
+//!
+//! Enters: what a user typed. Leaves: [`Rate`], [`KeyCount`], [`ValueSize`], durations.
+//! Must not know clap, the network or the clock.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// More arrivals a second than any one machine can pace; a larger number is a typing error.
+const MAX_RATE_PER_SECOND: f64 = 10_000_000.0;
+/// Far beyond what fits in a store, so that index arithmetic never overflows.
+const MAX_KEYS: u64 = 1_000_000_000_000;
+/// Large values fragment the store's memory and block every other command behind them.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// LMDB's limit, used for every store so that a dataset can move between them.
+pub const MAX_KEY_BYTES: usize = 511;
+/// No wait of this program is ever meant to last longer than a day.
+const MAX_DURATION: Duration = Duration::from_hours(24);
+
+/// Why a quantity was refused: a sentence that names the mend, ready for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnitError(String);
+
+/// A rate of arrivals, in requests per second: above 0, at most 10 million.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// Arrivals per second.
+    #[must_use]
+    pub fn per_second(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (number, factor) = split_suffix(text);
+        let value = number.parse::<f64>().map_err(|_| not_a_number(text))? * factor as f64;
+        if value.is_finite() && value > 0.0 && value <= MAX_RATE_PER_SECOND {
+            Ok(Self(value))
+        } else {
+            Err(UnitError(
+                "a rate is above 0 and at most 10,000,000 a second".into(),
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How many keys a dataset has: 1 to 10^12. The indexes are `0..get()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyCount(NonZeroU64);
+
+impl KeyCount {
+    /// The number of keys.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// A key count from a number that a program reports; `None` when it is 0 or above 10^12.
+    #[must_use]
+    pub fn new(count: u64) -> Option<Self> {
+        NonZeroU64::new(count)
+            .filter(|count| count.get() <= MAX_KEYS)
+            .map(Self)
+    }
+}
+
+impl FromStr for KeyCount {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (number, factor) = split_suffix(text);
+        let count = number
+            .parse::<u64>()
+            .map_err(|_| not_a_number(text))?
+            .checked_mul(factor);
+        count
+            .and_then(Self::new)
+            .ok_or_else(|| UnitError("a key count is 1 to 1,000,000,000,000".into()))
+    }
+}
+
+impl fmt::Display for KeyCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The size of one encoded record in bytes, at most 1 MiB. The lower bound is the record's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValueSize(usize);
+
+impl ValueSize {
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for ValueSize {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let size = text
+            .parse::<ByteSize>()
+            .map_err(|_| UnitError("give a size such as 256 or 1KiB".into()))?;
+        let (min, max) = (crate::record::MIN_VALUE_BYTES, MAX_VALUE_BYTES);
+        match usize::try_from(size.as_u64()) {
+            Ok(bytes) if (min..=max).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err(UnitError(format!(
+                "a record is {min} bytes (its fields) to {max} bytes (1 MiB)"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for ValueSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Parses a duration above zero and at most a day, such as `250ms`, `20s` or `1m 30s`.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let duration = parse_duration_or_zero(text)?;
+    if duration.is_zero() {
+        return Err(UnitError("a duration here is above 0".into()));
+    }
+    Ok(duration)
+}
+
+/// As [`parse_duration`], but zero is allowed and means "none".
+pub fn parse_duration_or_zero(text: &str) -> Result<Duration, UnitError> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| UnitError("give a number with its unit, such as 250ms, 20s or 5m".into()))?;
+    if duration > MAX_DURATION {
+        return Err(UnitError("a duration is at most 1 day".into()));
+    }
+    Ok(duration)
+}
+
+/// Microseconds of a duration, which is what every histogram here counts.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A number with its thousands set apart: `1234567` becomes `1,234,567`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Microseconds as a person reads them: `840 µs`, `3.21 ms`, `1.40 s`.
+#[must_use]
+pub fn human_us(us: u64) -> String {
+    match us {
+        0..=999 => format!("{us} µs"),
+        1_000..=999_999 => format!("{:.2} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// Bytes as a person reads them, in powers of 1,024: `3.4 GiB`.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// Takes `_` and a trailing `k`, `M` or `G` (powers of 1,000) off a number.
+fn split_suffix(text: &str) -> (String, u64) {
+    let plain = text.trim().replace('_', "");
+    for (suffix, factor) in [("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)] {
+        if let Some(number) = plain.strip_suffix(suffix) {
+            return (number.to_owned(), factor);
+        }
+    }
+    (plain, 1)
+}
+
+fn not_a_number(text: &str) -> UnitError {
+    UnitError(format!(
+        "{text:?} is not a number; write it as 20000, 20_000 or 20k"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_with_their_suffixes() {
+        for (text, per_second) in [
+            ("20000", 20_000.0),
+            ("20_000", 20_000.0),
+            ("20k", 20_000.0),
+            ("0.5", 0.5),
+            ("1.5M", 1_500_000.0),
+        ] {
+            let rate: Rate = text.parse().expect(text);
+            assert!((rate.per_second() - per_second).abs() < 1e-9, "{text}");
+        }
+    }
+
+    #[test]
+    fn impossible_rates_are_refused() {
+        for text in [
+            "0", "-1", "NaN", "inf", "", "ten", "1e12", "20000/s", "k", "100M",
+        ] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn key_counts_have_a_floor_and_a_ceiling() {
+        assert_eq!("10M".parse::<KeyCount>().expect("10M").get(), 10_000_000);
+        for text in ["0", "-5", "1.5", "", "2000G", "99999999999999999999"] {
+            assert!(text.parse::<KeyCount>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn value_sizes_hold_at_least_the_fields_and_at_most_a_mebibyte() {
+        assert_eq!("256".parse::<ValueSize>().expect("256").bytes(), 256);
+        assert_eq!("1KiB".parse::<ValueSize>().expect("1KiB").bytes(), 1024);
+        for text in ["0", "10", "2MiB", "-1", "large"] {
+            assert!(text.parse::<ValueSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_an_end() {
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for text in ["0s", "10", "-1s", "", "2 days"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_duration_or_zero("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn numbers_are_printed_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(human_us(840), "840 µs");
+        assert_eq!(human_us(3_210), "3.21 ms");
+        assert_eq!(human_us(1_400_000), "1.40 s");
+    }
+}
