@@ -1,1 +1,164 @@
-fn main() {}
+//! Micro-benchmarks of what runs for every key and every request.
+//!
+//! `cargo bench` runs all of them in about a minute. They show where time goes; whether a change is faster
+//! end to end is for a comparison of whole programs to say.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hyper::Method;
+use kvpoc::bench::http::Reader;
+use kvpoc::bench::queue::Arrival;
+use kvpoc::bench::schedule::Schedule;
+use kvpoc::bench::tally::{Outcome, Tally};
+use kvpoc::bench::workload::Workload;
+use kvpoc::record::{self, Dataset};
+use kvpoc::serve::reply;
+use kvpoc::serve::route::{Limits, route};
+use kvpoc::store::Batch;
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+/// Keys of one request, as in the claim.
+const KEYS: u64 = 15;
+
+fn dataset() -> Dataset {
+    Dataset {
+        key_prefix: "user:session:".into(),
+        value_size: "256".parse().expect("a size"),
+        seed: 1,
+    }
+}
+
+fn values() -> Vec<Option<Bytes>> {
+    let mut out = BytesMut::new();
+    (0..KEYS)
+        .map(|index| {
+            dataset().put_record(index, &mut out);
+            Some(out.split().freeze())
+        })
+        .collect()
+}
+
+fn records(criterion: &mut Criterion) {
+    let dataset = dataset();
+    let mut group = criterion.benchmark_group("record");
+    group.throughput(Throughput::Elements(1));
+    let mut out = BytesMut::with_capacity(512);
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            dataset.put_record(black_box(123_456), &mut out);
+        });
+    });
+    let value = values().remove(0).expect("a value");
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| record::decode(black_box(&value)).expect("a record"));
+    });
+    group.throughput(Throughput::Elements(256));
+    group.bench_function("batch of 256", |bencher| {
+        bencher.iter(|| {
+            let mut batch = Batch::with_capacity(256, 256 * 300);
+            for index in 0..256 {
+                batch.push(
+                    |out| dataset.put_key(index, out),
+                    |out| dataset.put_record(index, out),
+                );
+            }
+            batch
+        });
+    });
+    group.finish();
+}
+
+fn serving(criterion: &mut Criterion) {
+    let limits = Limits {
+        allow_writes: false,
+        max_keys_per_request: 128,
+    };
+    let ids: Vec<u64> = (0..KEYS).map(|id| 1_234_567 + id).collect();
+    let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+    let query = format!("ids={}", list.join(","));
+    let values = values();
+    let mut group = criterion.benchmark_group("serve, 15 keys");
+    group.bench_function("route", |bencher| {
+        bencher.iter(|| {
+            route(
+                &Method::GET,
+                "/user/sessions",
+                Some(black_box(&query)),
+                limits,
+            )
+        });
+    });
+    group.bench_function("reply", |bencher| {
+        bencher.iter(|| reply::sessions(&ids, black_box(&values), NOW).expect("a reply"));
+    });
+    group.finish();
+}
+
+fn load(criterion: &mut Criterion) {
+    let workload = Workload {
+        keys: "10M".parse().expect("a count"),
+        keys_per_request: KEYS as u32,
+        seed: 1,
+        authority: "127.0.0.1:8080".into(),
+    };
+    let rate = "20000".parse().expect("a rate");
+    let schedule = Schedule::new(rate, Duration::ZERO, Duration::from_mins(1));
+    let body = format!("[{}]", vec![r#"{"id":1,"status":"active"}"#; 15].join(","));
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut group = criterion.benchmark_group("bench, one arrival");
+    let mut number = 0;
+    group.bench_function("schedule", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            schedule.due_ns(black_box(number))
+        });
+    });
+    let mut request = BytesMut::new();
+    group.bench_function("request", |bencher| {
+        bencher.iter(|| workload.write_request(black_box(number), &mut request));
+    });
+    group.bench_function("read and judge", |bencher| {
+        bencher.iter(|| {
+            let bytes = black_box(answer.as_bytes());
+            let read = Reader::default().read(bytes, false);
+            let response = read.expect("HTTP").expect("whole");
+            workload.judge(1, response.body(bytes))
+        });
+    });
+    let mut tally = Tally::default();
+    let arrival = Arrival {
+        number: 1,
+        due_ns: 1_000,
+        taken_ns: 2_000,
+    };
+    group.bench_function("tally", |bencher| {
+        bencher.iter(|| {
+            tally.taken_up(&arrival);
+            tally.sent(&arrival, 3_000);
+            let outcome = Outcome::Ok {
+                hits: 15,
+                misses: 0,
+            };
+            tally.ended(&arrival, 3_000, black_box(900_000), outcome);
+        });
+    });
+    let other = tally.clone();
+    group.bench_function("merge two tallies", |bencher| {
+        bencher.iter(|| tally.add(black_box(&other)));
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = records, serving, load
+}
+criterion_main!(benches);

@@ -536,7 +536,7 @@ impl FileSettings {
                 let name = dotted(section, key);
                 let kind = other.type_str();
                 return Err(self.error(format!(
-                    "{name}: a {kind} stands here; give text, a number, true or false"
+                    "{name}: the value is of type {kind}; give text, a number, true or false"
                 )));
             }
         };
@@ -670,4 +670,189 @@ fn with_origin(
         error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../config/kvpoc.toml");
+
+    fn file(text: &str) -> Result<FileSettings, ConfigError> {
+        FileSettings::parse(Path::new("test.toml"), text)
+    }
+
+    fn message(text: &str) -> String {
+        let refused = file(text).and_then(|settings| settings.as_defaults_of(Cli::command()));
+        refused.map(|_| ()).expect_err(text).to_string()
+    }
+
+    fn load_line(line: &str) -> Result<Job, ConfigError> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        load(&arguments)
+    }
+
+    /// What `kvpoc.toml` says of a command's setting, its own section first.
+    fn value_of<'a>(settings: &'a FileSettings, command: &str, key: &str) -> Option<&'a str> {
+        let in_section = |section: &str| {
+            let mut entries = settings.entries.iter();
+            entries.find(|entry| entry.0 == section && entry.1 == key)
+        };
+        let entry = in_section(command).or_else(|| in_section(""))?;
+        Some(&entry.2)
+    }
+
+    #[test]
+    fn the_commented_file_holds_every_setting_with_its_default() {
+        let settings = file(FILE).expect("the file is valid");
+        settings
+            .as_defaults_of(Cli::command())
+            .expect("all of it is known");
+        for command in Cli::command().get_subcommands() {
+            for key in settings_of(command) {
+                let name = dotted(command.get_name(), key);
+                let arg = command
+                    .get_arguments()
+                    .find(|arg| arg.get_long() == Some(key));
+                let default = arg.and_then(|arg| arg.get_default_values().first());
+                let found = value_of(&settings, command.get_name(), key);
+                match default {
+                    Some(default) => assert_eq!(found, default.to_str(), "{name}"),
+                    None => assert!(FILE.contains(&format!("\n# {key} = ")), "{name}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_commented_file_makes_the_same_jobs_as_no_file() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/kvpoc.toml");
+        for command in ["seed", "serve", "bench", "inspect"] {
+            let plain = load_line(&format!("kvpoc {command}")).expect("defaults");
+            let filed = load_line(&format!("kvpoc {command} --config {path}")).expect("the file");
+            assert_eq!(format!("{plain:?}"), format!("{filed:?}"));
+        }
+    }
+
+    #[test]
+    fn unknown_settings_and_sections_are_named_with_what_there_is() {
+        for (text, expected) in [
+            (
+                "[bench]\nrpss = 1",
+                "unknown setting bench.rpss; known here: connections, drain",
+            ),
+            (
+                "prot = 1",
+                "unknown setting prot; known here: allow-writes, batch",
+            ),
+            ("[benhc]\nrps = 1", "[benhc] is no section"),
+            ("[bench]\nconfig = 'x'", "unknown setting bench.config"),
+            (
+                "[bench]\nrps = [1]",
+                "bench.rps: the value is of type array",
+            ),
+            ("[bench\n", "TOML parse error at line 1"),
+        ] {
+            let found = message(text);
+            assert!(found.starts_with("test.toml: "), "{found}");
+            assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn settings_that_exclude_one_another_are_refused_with_the_mend() {
+        for (line, expected) in [
+            (
+                "kvpoc seed --batch 100000 --in-flight 1024",
+                "stay below 512",
+            ),
+            (
+                "kvpoc bench --connections 2 --threads 3",
+                "at least one for each of the 3",
+            ),
+            ("kvpoc bench --max-in-flight 5", "128 --connections"),
+            (
+                "kvpoc bench --rps 0.1 --duration 1s",
+                "less than one arrival",
+            ),
+            (
+                "kvpoc bench --rps 10M --duration 1day --warmup 1day",
+                "10^12 arrivals",
+            ),
+            (
+                "kvpoc bench --target https://localhost",
+                "write http://host:port",
+            ),
+            (
+                "kvpoc bench --target http://localhost/path",
+                "without a path",
+            ),
+            (
+                "kvpoc bench --target localhost:8080",
+                "write http://host:port",
+            ),
+            ("kvpoc serve --log a=b=c", "--log"),
+            ("kvpoc inspect ", "1 to 511 bytes"),
+        ] {
+            let found = load_line(line).map(|_| ()).expect_err(line).to_string();
+            assert!(found.contains(expected), "{line}: {found}");
+        }
+    }
+
+    #[test]
+    fn store_urls_are_understood_or_refused_with_a_form_that_is() {
+        let tcp = |text: &str| match text.parse() {
+            Ok(StoreUrl::Tcp {
+                host,
+                port,
+                username,
+                password,
+                database,
+            }) => (host, port, username, password, database),
+            other => panic!("{text}: {other:?}"),
+        };
+        let own = |text: &str| Some(text.to_owned());
+        assert_eq!(tcp("redis://h"), ("h".into(), 6379, None, None, None));
+        assert_eq!(
+            tcp("redis://u:p%40ss@[::1]:7000/3"),
+            ("::1".into(), 7000, own("u"), own("p@ss"), Some(3))
+        );
+        assert_eq!(tcp("redis://:p@h").3, own("p"));
+        for (text, expected) in [
+            ("unix:/run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
+            ("unix:///run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
+            ("embedded:./data", StoreUrl::Embedded("./data".into())),
+        ] {
+            assert_eq!(text.parse::<StoreUrl>().ok(), Some(expected));
+        }
+        for text in [
+            "",
+            "localhost",
+            "http://h",
+            "redis://",
+            "redis://h/x",
+            "redis://h/256",
+            "embedded:",
+            "unix:",
+        ] {
+            let error = text.parse::<StoreUrl>().expect_err(text).to_string();
+            assert!(error.contains("--store"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_in_no_message_and_no_print() {
+        for text in [
+            "redis://u:secret@h",
+            "redis://u:secret@h/x",
+            "redis://u:secret@h:x",
+            "rediss://u:secret@h",
+        ] {
+            let shown = match text.parse::<StoreUrl>() {
+                Ok(url) => format!("{url} {url:?}"),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!shown.contains("secret"), "{shown}");
+        }
+    }
 }

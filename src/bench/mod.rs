@@ -40,6 +40,8 @@ const START_AFTER: Duration = Duration::from_millis(20);
 /// Intervals that may wait to be added up, for each thread.
 const INTERVALS: usize = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Off a terminal each second is a line; half of it, so that no tick is dropped for coming early.
+const PLAIN_PROGRESS: Duration = Duration::from_millis(500);
 
 /// Runs the load, prints the report, and returns the verdict's exit code.
 ///
@@ -223,8 +225,9 @@ fn share(
 
 /// Adds up the intervals until every thread has hung up, and shows each second what came in.
 async fn add_up(totals: &mut Totals, received: &mut mpsc::Receiver<Interval>, scheduled: u64) {
-    let mut progress = Progress::new(scheduled, "requests", PROGRESS_EVERY);
-    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    let mut progress = Progress::new(scheduled, "requests", PLAIN_PROGRESS);
+    let mut ticks =
+        tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
     let mut second = Interval::default();
     let mut done = 0;
     loop {

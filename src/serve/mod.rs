@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ServeConfig;
 use crate::exit;
-use crate::store::{Store, Usage};
+use crate::store::{Store, StoreStats, Usage};
 use crate::units::grouped;
 use handler::{Handler, StatsCache};
 
@@ -60,20 +60,35 @@ pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result
     let config = Arc::new(config);
     let cache = Arc::new(StatsCache::default());
     let mut threads = Vec::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
-        let (done, ended) = oneshot::channel();
-        let (config, store, cache) = (config.clone(), store.clone(), cache.clone());
-        let stop = stop.clone();
-        std::thread::Builder::new()
-            .name(format!("serve-{number}"))
-            .spawn(move || {
-                let outcome = serve_on_this_thread(&config, &store, cache, listener, &stop);
-                // One thread fewer would look like a slow target: all stop together.
-                stop.cancel();
-                let _ = done.send(outcome);
-            })?;
-        threads.push(ended);
+    for listener in listeners {
+        let thread = Thread {
+            config: config.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            listener,
+            stop: stop.clone(),
+        };
+        threads.push(thread.spawn()?);
     }
+    let mut ends = Vec::new();
+    let mut all_ready = true;
+    for (ready, end) in threads {
+        // A thread that cannot begin hangs up, and its end tells why.
+        all_ready &= ready.await.is_ok();
+        ends.push(end);
+    }
+    if all_ready {
+        announce(&config, address, &stats)?;
+    }
+    for end in ends {
+        end.await.context("a serving thread panicked")??;
+    }
+    tracing::info!("drained, bye");
+    Ok(exit::OK)
+}
+
+/// The line that scripts wait for: from here on, every thread answers.
+fn announce(config: &ServeConfig, address: SocketAddr, stats: &StoreStats) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(
         out,
@@ -85,12 +100,7 @@ pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result
         grouped(stats.keys),
     )
     .and_then(|()| out.flush())
-    .context("cannot write to standard output")?;
-    for ended in threads {
-        ended.await.context("a serving thread panicked")??;
-    }
-    tracing::info!("drained, bye");
-    Ok(exit::OK)
+    .context("cannot write to standard output")
 }
 
 /// Log lines go through a thread of their own, so that a slow terminal never holds up a request.
@@ -142,20 +152,50 @@ fn probe(address: SocketAddr) -> std::io::Result<()> {
     std::net::TcpListener::bind(address).map(drop)
 }
 
-fn serve_on_this_thread(
-    config: &ServeConfig,
-    store: &Store,
+/// What one serving thread is given.
+struct Thread {
+    config: Arc<ServeConfig>,
+    store: Store,
     cache: Arc<StatsCache>,
     listener: std::net::TcpListener,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
+    stop: CancellationToken,
+}
+
+type Ready = oneshot::Receiver<()>;
+type End = oneshot::Receiver<anyhow::Result<()>>;
+
+impl Thread {
+    fn spawn(self) -> std::io::Result<(Ready, End)> {
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        // One thread fewer would look like a slow target: however one ends, all stop.
+        let guard = self.stop.clone().drop_guard();
+        std::thread::Builder::new()
+            .name("serve".into())
+            .spawn(move || {
+                let _guard = guard;
+                let _ = end.send(serve_on_this_thread(self, ready));
+            })?;
+        Ok((is_ready, ended))
+    }
+}
+
+fn serve_on_this_thread(thread: Thread, ready: oneshot::Sender<()>) -> anyhow::Result<()> {
+    let Thread {
+        config,
+        store,
+        cache,
+        listener,
+        stop,
+    } = thread;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         let store = store.for_this_runtime(&config.store).await?;
-        let handler = Rc::new(Handler::new(config, store, cache, stop.clone()));
+        let handler = Rc::new(Handler::new(&config, store, cache, stop.clone()));
         let listener = TcpListener::from_std(listener)?;
+        let _ = ready.send(());
         let connections = Arc::new(Semaphore::new(
             config.max_connections.div_ceil(config.threads),
         ));

@@ -54,7 +54,8 @@ impl Problem {
         self.status
     }
 
-    #[cfg(test)]
+    /// What the person reads.
+    #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }

@@ -213,7 +213,7 @@ mod tests {
         let key = || Cow::from(&b"k"[..]);
         assert_eq!(put(None).ok(), Some(Route::PutKey(key(), None)));
         for text in ["ttl=60", "ttl=60s", "ttl=1m"] {
-            let expected = Route::PutKey(key(), Some(Duration::from_secs(60)));
+            let expected = Route::PutKey(key(), Some(Duration::from_mins(1)));
             assert_eq!(put(Some(text)).ok(), Some(expected), "{text}");
         }
         for text in ["ttl=", "ttl=0", "ttl=-1", "ttl=soon"] {

@@ -265,7 +265,7 @@ fn store_error(error: heed::Error) -> StoreError {
 mod tests {
     use super::*;
 
-    async fn open() -> (tempfile::TempDir, Embedded) {
+    fn open() -> (tempfile::TempDir, Embedded) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Embedded::open(folder.path(), Usage::Serve).expect("opens");
         (folder, store)
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn values_come_back_in_the_order_of_the_keys() {
-        let (_folder, store) = open().await;
+        let (_folder, store) = open();
         store.put(bytes("a"), bytes("1"), None).await.expect("put");
         store.put(bytes("b"), bytes(""), None).await.expect("put");
         let got = store.get_many(&[bytes("b"), bytes("x"), bytes("a"), bytes("")]);
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_expired_value_is_absent_to_every_reader() {
-        let (_folder, store) = open().await;
+        let (_folder, store) = open();
         let ttl = Some(Duration::from_millis(1));
         store
             .put(bytes("gone"), bytes("1"), ttl)
@@ -302,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_scan_visits_every_key_once() {
-        let (_folder, store) = open().await;
+        let (_folder, store) = open();
         let mut batch = Batch::default();
         for index in 0..25_u8 {
             batch.push(|key| key.put_u8(index + 1), |value| value.put_u8(index));

@@ -1,1 +1,11 @@
-fn main() {}
+//! End-to-end tests: the built program against real stores, as a user runs it.
+//!
+//! Each store is a real process (`dragonfly`, `valkey-server` or `redis-server` on PATH) or an embedded
+//! folder. Every wait is a bounded poll; nothing depends on how fast the machine is.
+
+mod bench;
+mod faults;
+mod flow;
+mod serve;
+mod settings;
+mod support;

@@ -1,0 +1,178 @@
+//! What `kvpoc serve` answers, and how it ends.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{PATIENCE, Serve, Store, seed};
+
+#[test]
+fn values_are_written_read_and_removed_when_writes_are_allowed() {
+    for store in Store::all() {
+        let serve = Serve::start(&store.url(), "--allow-writes");
+        let binary = b"\x00\xff\r\n$5\r\n";
+        let key = "/v1/keys/a%20b%2Fc%00%0d%0a";
+        assert_eq!(serve.get(key).status, 404);
+        assert_eq!(serve.request("PUT", key, binary).status, 204);
+        let reply = serve.get(key);
+        assert_eq!((reply.status, &reply.body[..]), (200, &binary[..]));
+        assert!(
+            reply
+                .head
+                .contains("content-type: application/octet-stream")
+        );
+        assert_eq!(serve.request("DELETE", key, b"").status, 204);
+        assert_eq!(serve.request("DELETE", key, b"").status, 404);
+        assert_eq!(serve.request("PUT", "/v1/keys/t?ttl=1h", b"x").status, 204);
+        assert_eq!(
+            serve.request("PUT", "/v1/keys/t?ttl=never", b"x").status,
+            400
+        );
+        let large = vec![b'x'; 1024 * 1024];
+        assert_eq!(serve.request("PUT", "/v1/keys/large", &large).status, 204);
+        assert_eq!(serve.get("/v1/keys/large").body, large);
+    }
+}
+
+#[test]
+fn writes_are_refused_unless_allowed() {
+    for store in Store::all() {
+        let serve = Serve::start(&store.url(), "");
+        for method in ["PUT", "DELETE"] {
+            let reply = serve.request(method, "/v1/keys/k", b"x");
+            assert_eq!(reply.status, 403);
+            assert!(
+                reply.json()["detail"]
+                    .as_str()
+                    .expect("text")
+                    .contains("--allow-writes")
+            );
+        }
+        assert_eq!(serve.get("/v1/keys/k").status, 404);
+    }
+}
+
+#[test]
+fn values_of_an_older_loader_are_served_and_what_cannot_be_read_is_said() {
+    for store in Store::all() {
+        let serve = Serve::start(&store.url(), "--allow-writes");
+        for (id, value) in [
+            (1, &br#"{"status":"active","role":"senior"}"#[..]),
+            (2, br#"{"status":"revoked","role":"senior"}"#),
+            (3, b"\x07 of another version"),
+        ] {
+            let key = format!("/v1/keys/user:session:{id}");
+            assert_eq!(serve.request("PUT", &key, value).status, 204);
+        }
+        let session = serve.get("/user/session/1").json();
+        assert_eq!(
+            (&session["status"], &session["role"]),
+            (&json!("active"), &json!("senior"))
+        );
+        assert!(session["validated_at"].is_string());
+        assert_eq!(serve.get("/user/session/2").status, 404);
+        assert_eq!(
+            serve.get("/user/sessions?ids=2,4").json(),
+            json!([null, null])
+        );
+        let reply = serve.get("/user/session/3");
+        assert_eq!(reply.status, 502);
+        assert!(
+            reply.json()["detail"]
+                .as_str()
+                .expect("text")
+                .contains("unknown version byte 0x07")
+        );
+    }
+}
+
+#[test]
+fn every_refusal_is_a_problem_document_with_its_headers() {
+    let store = &Store::all()[1];
+    let serve = Serve::start(&store.url(), "--allow-writes --max-keys-per-request 2");
+    let too_large = vec![b'x'; 1024 * 1024 + 1];
+    for (method, target, body, status) in [
+        ("GET", "/nowhere", &b""[..], 404),
+        ("GET", "/user/session/x", b"", 404),
+        ("GET", "/user/sessions?ids=1,2,3", b"", 400),
+        ("GET", "/user/sessions", b"", 400),
+        ("POST", "/stats", b"", 405),
+        ("PUT", "/v1/keys/k", &too_large, 413),
+    ] {
+        let reply = serve.request(method, target, body);
+        assert_eq!(reply.status, status, "{method} {target}");
+        assert!(
+            reply
+                .head
+                .contains("content-type: application/problem+json"),
+            "{target}"
+        );
+        let problem = reply.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].is_string() && problem["title"].is_string());
+        assert_eq!(reply.head.contains("allow: get, head"), status == 405);
+    }
+    let long = format!("/v1/keys/{}", "k".repeat(512));
+    assert_eq!(serve.get(&long).status, 400);
+    let head = format!(
+        "GET /livez HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n",
+        "x".repeat(20_000)
+    );
+    assert_eq!(serve.send(head.as_bytes()).status, 431);
+}
+
+#[test]
+fn head_is_answered_like_get_without_a_body() {
+    let store = &Store::all()[1];
+    seed(&store.url(), 10, "");
+    let serve = Serve::start(&store.url(), "");
+    let (get, head) = (
+        serve.get("/v1/keys/user:session:1"),
+        serve.request("HEAD", "/v1/keys/user:session:1", b""),
+    );
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert!(head.head.contains("content-length: 256") && get.head.contains("content-length: 256"));
+}
+
+#[test]
+fn statistics_keep_the_names_of_the_older_service() {
+    for store in Store::all() {
+        seed(&store.url(), 100, "");
+        let serve = Serve::start(&store.url(), "");
+        let stats = serve.get("/stats").json();
+        assert_eq!(stats["total_keys"], 101);
+        assert!(stats["memory_used"].as_u64() > Some(0));
+        assert!(stats["engine"].is_string() && stats["timestamp"].is_u64());
+        assert!(stats.get("ops_per_sec").is_some());
+        assert_eq!(stats["dataset"]["keys"], 100);
+    }
+}
+
+#[test]
+fn a_signal_drains_and_ends_well_while_idle_connections_are_open() {
+    for store in Store::all() {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut serve = Serve::start(&store.url(), "");
+            let mut idle = TcpStream::connect(serve.address).expect("serve accepts");
+            idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+                .expect("serve reads");
+            idle.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            std::io::Read::read(&mut idle, &mut [0; 1_024]).expect("serve answers");
+            serve.process.signal(signal);
+            assert_eq!(serve.process.ended(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused() {
+    let store = &Store::all()[1];
+    let serve = Serve::start(&store.url(), "");
+    let port = serve.address.port().to_string();
+    let output = crate::support::kvpoc(&format!("serve --port {port} --store {}", store.url()));
+    assert_eq!(output.status.code(), Some(69));
+    let text = crate::support::stderr(&output);
+    assert!(text.contains("try another --port"), "{text}");
+}

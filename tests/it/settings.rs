@@ -1,0 +1,148 @@
+//! Settings: what wins over what, and what bad ones are told.
+
+use crate::support::{command, kvpoc, stderr, stdout};
+
+#[test]
+fn every_flag_refuses_bad_input_in_one_clear_line() {
+    for (line, expected) in [
+        ("seed --keys 0", "--keys"),
+        ("seed --keys ten", "is not a number"),
+        ("seed --value-size 10", "84 bytes"),
+        ("seed --value-size 2MiB", "1 MiB"),
+        ("seed --batch 0", "--batch"),
+        ("seed --in-flight 0", "--in-flight"),
+        ("seed --ttl soon", "with its unit"),
+        ("seed --ttl=-1s", "-1s"),
+        ("seed --seed x", "--seed"),
+        ("seed --store http://localhost", "write redis://"),
+        ("seed --store redis://localhost:99999", "write redis://"),
+        ("seed --store-timeout 0s", "above 0"),
+        ("seed --json=perhaps", "--json"),
+        ("serve --port 70000", "--port"),
+        ("serve --bind localhost", "--bind"),
+        ("serve --threads 5000", "--threads"),
+        ("serve --allow-writes=maybe", "--allow-writes"),
+        ("serve --max-keys-per-request 0", "--max-keys-per-request"),
+        ("serve --max-connections 0", "--max-connections"),
+        ("serve --drain 5", "with its unit"),
+        ("serve --log a=b=c", "--log"),
+        ("bench --rps 0", "a rate is above 0"),
+        ("bench --rps NaN", "a rate is above 0"),
+        ("bench --rps=-5", "a rate is above 0"),
+        ("bench --duration 0s", "above 0"),
+        ("bench --warmup 3", "with its unit"),
+        ("bench --keys 0", "--keys"),
+        ("bench --keys-per-request 129", "--keys-per-request"),
+        ("bench --seed=-1", "-1"),
+        ("bench --target ftp://x", "write http://"),
+        ("bench --connections 0", "--connections"),
+        ("bench --threads 0", "--threads"),
+        ("bench --timeout 0s", "above 0"),
+        ("bench --drain 2days", "at most 1 day"),
+        ("bench --max-in-flight 0", "--max-in-flight"),
+        ("bench --max-lag x", "with its unit"),
+        ("inspect --sample x", "--sample"),
+        ("inspect key --store embedded:", "a path is missing"),
+        (
+            "inspect key --config /nonexistent.toml",
+            "/nonexistent.toml",
+        ),
+        ("sed --keys 1", "unrecognized subcommand"),
+        ("bench --rsp 1", "unexpected argument"),
+    ] {
+        let output = kvpoc(line);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{line}: {text}");
+        assert!(text.starts_with("error: "), "{line}: {text}");
+        let first = text.lines().next().expect("a line");
+        assert!(first.contains(expected), "{line}: {first}");
+        assert!(
+            !text.contains("panicked") && !text.contains("backtrace"),
+            "{line}: {text}"
+        );
+    }
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_defaults() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kvpoc.toml");
+    // Each layer sets another impossible target, and the message shows whose was taken.
+    let shown = |toml: &str, variable: Option<&str>, flag: Option<&str>| {
+        std::fs::write(&file, toml).expect("the file is written");
+        let mut command = command("bench --config");
+        command.arg(&file);
+        if let Some(value) = variable {
+            command.env("KVPOC_TARGET", value);
+        }
+        if let Some(value) = flag {
+            command.args(["--target", value]);
+        }
+        let output = command.output().expect("runs");
+        assert_eq!(output.status.code(), Some(64));
+        stderr(&output)
+    };
+    let text = "[bench]\ntarget = 'file'\n";
+    assert!(shown(text, None, None).contains("'file'"));
+    assert!(shown(text, Some("variable"), None).contains("'variable'"));
+    assert!(shown(text, Some("variable"), Some("flag")).contains("'flag'"));
+    assert!(shown("target = 'top'\n", None, None).contains("'top'"));
+    assert!(shown("target = 'top'\n[bench]\ntarget = 'own'\n", None, None).contains("'own'"));
+}
+
+#[test]
+fn a_bad_value_names_where_it_was_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kvpoc.toml");
+    std::fs::write(&file, "[bench]\nrps = 0\n").expect("the file is written");
+    let output = command("bench --config").arg(&file).output().expect("runs");
+    assert_eq!(output.status.code(), Some(64));
+    let text = stderr(&output);
+    assert!(text.contains("set by bench.rps in"), "{text}");
+    let output = command("bench")
+        .env("KVPOC_RPS", "0")
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(
+        stderr(&output).contains("set by KVPOC_RPS"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_file_may_be_named_by_a_variable_and_must_be_valid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kvpoc.toml");
+    for (toml, expected) in [
+        ("[bench]\nrsp = 1\n", "unknown setting bench.rsp"),
+        ("[bench\n", "TOML parse error"),
+        ("[store]\nurl = 'x'\n", "[store] is no section"),
+    ] {
+        std::fs::write(&file, toml).expect("the file is written");
+        let output = command("bench")
+            .env("KVPOC_CONFIG", &file)
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.code(), Some(64));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes_and_goes_to_standard_output() {
+    for (line, expected) in [
+        ("--help", "Exit codes:"),
+        ("seed --help", "kvpoc seed --keys 10000000"),
+        ("serve --help", "kvpoc serve --port 8080"),
+        ("bench --help", "kvpoc bench --rps 20000"),
+        ("inspect --help", "kvpoc inspect user:session:42"),
+        ("--version", "kvpoc 0.1.0"),
+    ] {
+        let output = kvpoc(line);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+    }
+    assert_eq!(kvpoc("").status.code(), Some(64));
+}

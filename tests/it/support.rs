@@ -1,0 +1,292 @@
+//! Processes, files and requests that the tests share. What a test starts ends with it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// No step of any test takes this long, whatever the machine.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Polls until `found` gives something.
+pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The built program with a line of arguments, deaf to the settings of whoever runs the tests.
+pub(crate) fn command(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvpoc"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KVPOC_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(line.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn kvpoc(line: &str) -> Output {
+    command(line).output().expect("the program starts")
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs the program, expects this exit code, and gives what it printed on standard output.
+pub(crate) fn expect_code(line: &str, code: i32) -> String {
+    let output = kvpoc(line);
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{line}: {}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    stdout(&output)
+}
+
+pub(crate) fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Loads keys, and gives the summary.
+pub(crate) fn seed(store: &str, keys: u64, more: &str) -> Value {
+    let line = format!("seed --json --store {store} --keys {keys} {more}");
+    json(&expect_code(&line, 0))
+}
+
+/// Starts the program in the background, its standard output in a pipe.
+pub(crate) fn start(line: &str) -> Process {
+    let mut command = command(line);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    Process(command.spawn().expect("the program starts"))
+}
+
+/// A process that is killed at the end of its test.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.0.id()).expect("a pid");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// All that it prints on standard output from here to its end.
+    pub(crate) fn output(&mut self) -> String {
+        let mut text = String::new();
+        let pipe = self.0.stdout.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut text).expect("text");
+        text
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        eventually("the end of a process", || self.0.try_wait().expect("wait")).code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A store to test against.
+pub(crate) enum Store {
+    /// A server process.
+    Server(Server),
+    /// A folder.
+    Embedded(TempDir),
+}
+
+impl Store {
+    /// One of each kind.
+    pub(crate) fn all() -> [Self; 2] {
+        [
+            Self::Server(Server::start()),
+            Self::Embedded(tempfile::tempdir().expect("a folder")),
+        ]
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Server(server) => server.url(),
+            Self::Embedded(folder) => format!("embedded:{}", folder.path().display()),
+        }
+    }
+}
+
+/// A server of the Redis protocol on a free port of loopback. Its data survives a kill.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    folder: TempDir,
+    process: Option<Process>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let mut server = Self {
+            port: free_port(),
+            folder: tempfile::tempdir().expect("a folder"),
+            process: None,
+        };
+        server.start_again();
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    /// SIGKILL, as a crash.
+    pub(crate) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let port = self.port.to_string();
+        let mut command = Command::new(redis_like());
+        command
+            .args(["--bind", "127.0.0.1", "--port", &port, "--save", ""])
+            .args(["--appendonly", "yes", "--appendfsync", "no"])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.process = Some(Process(command.spawn().expect("the store starts")));
+        eventually("the store's answer", || {
+            (self.ask("PING") == "+PONG\r\n").then_some(())
+        });
+    }
+
+    /// Sends one inline command, and gives the first bytes of the answer.
+    pub(crate) fn ask(&self, line: &str) -> String {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(format!("{line}\r\n").as_bytes())?;
+            let mut answer = [0; 4_096];
+            let length = stream.read(&mut answer)?;
+            Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+        };
+        ask().unwrap_or_default()
+    }
+}
+
+/// The server program to test against. Dragonfly keeps no append-only file, which the fault tests need.
+fn redis_like() -> &'static str {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    ["valkey-server", "redis-server"]
+        .into_iter()
+        .find(|name| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+        .expect("no redis-server on PATH; scripts/test installs one")
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// A running `kvpoc serve` on a free port.
+pub(crate) struct Serve {
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
+}
+
+impl Serve {
+    pub(crate) fn start(store: &str, more: &str) -> Self {
+        let mut process = start(&format!("serve --port 0 --store {store} {more}"));
+        let mut line = String::new();
+        let pipe = process.0.stdout.take().expect("a pipe");
+        BufReader::new(pipe).read_line(&mut line).expect("a line");
+        let address = line
+            .split_once("http://")
+            .and_then(|(_, rest)| rest.split_once(' '))
+            .and_then(|(address, _)| address.parse().ok())
+            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self { address, process }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Reply {
+        self.request("GET", target, &[])
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str, body: &[u8]) -> Reply {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send(&[head.as_bytes(), body].concat())
+    }
+
+    /// Sends these bytes on a connection of their own, and reads to its end.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Reply {
+        let mut stream = TcpStream::connect(self.address).expect("serve accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(bytes).expect("serve reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("serve answers");
+        Reply::parse(&answer)
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no head in {text:?}"));
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        Self {
+            status: status.expect("a status"),
+            head: String::from_utf8_lossy(&bytes[..end]).to_lowercase(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json(&String::from_utf8_lossy(&self.body))
+    }
+}
+
+/// Reads a JSON file that the program wrote.
+pub(crate) fn json_file(path: &Path) -> Value {
+    json(&std::fs::read_to_string(path).expect("the file was written"))
+}
