@@ -253,6 +253,10 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_BENCH_THREADS", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub threads: u16,
 
+    /// Shortest sleep between arrivals: longer leaves the target more CPU and adds as much lag at most
+    #[arg(long, env = "KVPOC_TICK", value_name = "TIME", default_value = "100us", value_parser = parse_duration_or_zero)]
+    pub tick: Duration,
+
     /// How long after its due moment an arrival is given up
     #[arg(long, env = "KVPOC_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,

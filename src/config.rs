@@ -133,6 +133,8 @@ pub struct BenchConfig {
     pub connections: usize,
     /// Threads that send.
     pub threads: usize,
+    /// Shortest sleep between arrivals.
+    pub tick: Duration,
     /// From the due moment to giving up.
     pub timeout: Duration,
     /// Wait after the last arrival.
@@ -292,6 +294,13 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             "that is less than one arrival; lengthen the run",
         ));
     }
+    if args.tick > args.max_lag {
+        return Err(setting(
+            "--tick",
+            &humantime::format_duration(args.tick).to_string(),
+            "it would cause more lag than --max-lag allows; shorten it",
+        ));
+    }
     if args.connections < u32::from(args.threads) {
         return Err(setting(
             "--connections",
@@ -322,6 +331,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         seed: args.seed,
         connections: args.connections as usize,
         threads: args.threads.into(),
+        tick: args.tick,
         timeout: args.timeout,
         drain: args.drain,
         max_in_flight: args.max_in_flight as usize,
@@ -771,6 +781,7 @@ mod tests {
                 "at least one for each of the 3",
             ),
             ("kvpoc bench --max-in-flight 5", "128 --connections"),
+            ("kvpoc bench --tick 6ms", "more lag than --max-lag"),
             (
                 "kvpoc bench --rps 0.1 --duration 1s",
                 "less than one arrival",

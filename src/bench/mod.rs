@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::BenchConfig;
 use crate::progress::Progress;
-use crate::units::{KeyCount, grouped, human_us};
+use crate::units::{KeyCount, grouped, human_us, micros};
 use probe::TargetInfo;
 use report::{Conditions, Generator, Keys, Percentiles, Rates, Requests, Results};
 use schedule::{Phase, Schedule};
@@ -218,6 +218,7 @@ fn share(
         address,
         connections: dealt(config.connections),
         max_in_flight: dealt(config.max_in_flight),
+        tick: config.tick,
         timeout: config.timeout,
         drain: config.drain,
     }
@@ -298,6 +299,7 @@ fn conditions(
         keys_per_request: config.keys_per_request,
         connections: config.connections,
         threads: config.threads,
+        tick_us: micros(config.tick),
         timeout_s: config.timeout.as_secs_f64(),
         seed: config.seed,
     }

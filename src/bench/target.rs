@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Buf, BytesMut};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +48,8 @@ pub(super) struct Share {
     pub(super) address: SocketAddr,
     pub(super) connections: usize,
     pub(super) max_in_flight: usize,
+    /// Shortest sleep between arrivals.
+    pub(super) tick: Duration,
     pub(super) timeout: Duration,
     pub(super) drain: Duration,
 }
@@ -116,7 +120,7 @@ struct State {
 
 #[derive(Default)]
 struct Slot {
-    stream: Option<Rc<TcpStream>>,
+    writer: Option<OwnedWriteHalf>,
     /// The arrival that it carries, and when that was sent.
     carries: Option<(Arrival, u64)>,
 }
@@ -189,7 +193,10 @@ impl Worker {
             match wake_ns.saturating_sub(self.now_ns()) {
                 // The next is due already: let the answers have their turn, and go on.
                 0 => tokio::task::yield_now().await,
-                wait_ns => pacer.sleep(Duration::from_nanos(wait_ns)).await?,
+                wait_ns => {
+                    let wait = Duration::from_nanos(wait_ns).max(self.share.tick);
+                    pacer.sleep(wait).await?;
+                }
             }
         }
         // Exclusive: what was due at this very nanosecond has been taken up.
@@ -257,10 +264,10 @@ impl Worker {
         deadlines.push_back((arrival.due_ns + self.share.timeout.as_nanos() as u64, slot));
         // A request is far smaller than an idle connection's buffer: what does not go out whole goes out
         // on a broken connection, and its reader will find that out.
-        if let Some(stream) = &slot_state.stream
-            && !matches!(stream.try_write(request), Ok(written) if written == request.len())
+        if let Some(writer) = &slot_state.writer
+            && !matches!(writer.try_write(request), Ok(written) if written == request.len())
         {
-            shut_down(stream);
+            shut_down(writer);
         }
     }
 
@@ -289,8 +296,8 @@ impl Worker {
                 .tally(self.share.schedule.phase(arrival.number))
                 .ended(&arrival, sent_ns, now_ns, Outcome::Timeout);
             // Its late answer must not be taken for the next one's.
-            if let Some(stream) = slot_state.stream.take() {
-                shut_down(&stream);
+            if let Some(writer) = slot_state.writer.take() {
+                shut_down(&writer);
             }
             queue.lost(slot, true);
         }
@@ -350,9 +357,9 @@ impl Worker {
     }
 
     /// A connection stands: it takes what waits, or stands by.
-    fn joined(&self, slot: usize, stream: Rc<TcpStream>) {
+    fn joined(&self, slot: usize, writer: OwnedWriteHalf) {
         let mut state = self.state.borrow_mut();
-        state.slots[slot].stream = Some(stream);
+        state.slots[slot].writer = Some(writer);
         if let Some(arrival) = state.queue.joined(slot) {
             self.send(&mut state, slot, arrival);
         }
@@ -372,7 +379,7 @@ impl Worker {
             .ended(&arrival, sent_ns, now_ns, outcome);
         if !response.keep_alive {
             state.queue.lost(slot, true);
-            state.slots[slot].stream = None;
+            state.slots[slot].writer = None;
         } else if let Some(arrival) = state.queue.freed(slot) {
             self.send(&mut state, slot, arrival);
         }
@@ -398,7 +405,7 @@ impl Worker {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         // Given up before: the books and the queue know already.
-        let Some(_) = state.slots[slot].stream.take() else {
+        let Some(_) = state.slots[slot].writer.take() else {
             return;
         };
         let carried = state.slots[slot].carries.take();
@@ -415,30 +422,24 @@ impl Worker {
 /// Keeps one connection of the pool alive: reads its answers, and connects again when it is lost.
 async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream) {
     for attempt in 0_u64.. {
-        let shared = Rc::new(stream);
-        worker.joined(slot, shared.clone());
-        let cause = read_answers(&worker, slot, &shared).await;
+        let (reader, writer) = stream.into_split();
+        worker.joined(slot, writer);
+        let cause = read_answers(&worker, slot, reader).await;
         worker.lost(slot, cause);
-        drop(shared);
         stream = reconnect(worker.share.address, slot as u64, attempt).await;
     }
 }
 
 /// Reads answers until the connection is of no use any more, and says why.
-async fn read_answers(worker: &Worker, slot: usize, stream: &TcpStream) -> Cause {
+async fn read_answers(worker: &Worker, slot: usize, mut stream: OwnedReadHalf) -> Cause {
     let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
     let mut reader = Reader::default();
     loop {
-        if stream.readable().await.is_err() {
-            return Cause::ConnectionLost;
-        }
         buffer.reserve(READ_BUFFER_BYTES / 2);
-        let closed = match stream.try_read_buf(&mut buffer) {
-            Ok(0) => true,
-            Ok(_) => false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Cause::ConnectionLost,
+        let Ok(length) = stream.read_buf(&mut buffer).await else {
+            return Cause::ConnectionLost;
         };
+        let closed = length == 0;
         match reader.read(&buffer, closed) {
             Err(_) => return Cause::Malformed,
             Ok(Some(response)) => {
@@ -483,7 +484,9 @@ async fn reconnect(address: SocketAddr, slot: u64, attempt: u64) -> TcpStream {
     unreachable!("the loop has no end")
 }
 
-fn shut_down(stream: &TcpStream) {
+/// Ends both directions, so that the reader of the connection wakes and finds out.
+fn shut_down(writer: &OwnedWriteHalf) {
     // Fails when the other side was faster, which is as good.
+    let stream: &TcpStream = writer.as_ref();
     let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
 }

@@ -37,6 +37,7 @@ fn every_flag_refuses_bad_input_in_one_clear_line() {
         ("bench --target ftp://x", "write http://"),
         ("bench --connections 0", "--connections"),
         ("bench --threads 0", "--threads"),
+        ("bench --tick 5", "with its unit"),
         ("bench --timeout 0s", "above 0"),
         ("bench --drain 2days", "at most 1 day"),
         ("bench --max-in-flight 0", "--max-in-flight"),

@@ -171,6 +171,8 @@ pub struct Conditions {
     pub connections: usize,
     /// Threads of the generator.
     pub threads: usize,
+    /// Shortest sleep of the generator between arrivals.
+    pub tick_us: u64,
     /// From the due moment to giving up.
     pub timeout_s: f64,
     /// Seed of the choice of keys.
