@@ -132,7 +132,7 @@ fn load(criterion: &mut Criterion) {
             workload.judge(1, response.body(bytes))
         });
     });
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(0);
     let arrival = Arrival {
         number: 1,
         due_ns: 1_000,

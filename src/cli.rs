@@ -13,7 +13,9 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::units::{KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero};
+use crate::units::{
+    KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
+};
 
 const AFTER_HELP: &str = "\
 Settings come from the flags, else from KVPOC_… variables, else from the file given by --config,
@@ -26,7 +28,7 @@ Exit codes:
   3    bench: INVALID
   64   a setting is wrong
   69   the store, the target or a file could not be used
-  130  interrupted";
+  130  interrupted; for bench: 3, INVALID";
 
 /// Proves, honestly, that an HTTP service over Dragonfly holds its load.
 #[derive(Debug, Parser)]
@@ -87,6 +89,7 @@ pub struct SeedArgs {
     #[arg(
         long,
         env = "KVPOC_STORE",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "redis://127.0.0.1:6379"
     )]
@@ -131,7 +134,7 @@ pub struct SeedArgs {
     pub in_flight: u32,
 
     /// Time to live of each key; 0s: they stay
-    #[arg(long, env = "KVPOC_TTL", value_name = "TIME", default_value = "0s", value_parser = parse_duration_or_zero)]
+    #[arg(long, env = "KVPOC_TTL", value_name = "TIME", default_value = "0s", value_parser = parse_ttl_or_zero)]
     pub ttl: Duration,
 
     /// Print the summary as JSON on standard output
@@ -147,6 +150,7 @@ pub struct ServeArgs {
     #[arg(
         long,
         env = "KVPOC_STORE",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "redis://127.0.0.1:6379"
     )]
@@ -188,7 +192,7 @@ pub struct ServeArgs {
     pub allow_writes: bool,
 
     /// Sessions that one request may ask for
-    #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_keys_per_request: u32,
 
     /// Connections held open at once, over all threads
@@ -257,7 +261,7 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_TICK", value_name = "TIME", default_value = "100us", value_parser = parse_duration_or_zero)]
     pub tick: Duration,
 
-    /// How long after its due moment an arrival is given up
+    /// How long an arrival waits for a connection, and then for its answer, before it is given up
     #[arg(long, env = "KVPOC_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     pub timeout: Duration,
 
@@ -289,6 +293,7 @@ pub struct InspectArgs {
     #[arg(
         long,
         env = "KVPOC_STORE",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "redis://127.0.0.1:6379"
     )]

@@ -26,6 +26,9 @@ const MAX_WINDOW_BYTES: u64 = 512 * 1024 * 1024;
 /// Arrival numbers must be exact as 64-bit floating point, with room to spare.
 const MAX_ARRIVALS: f64 = 1e12;
 
+/// The generator looks at its timeouts and at the stop signal at least so often.
+const MAX_TICK: Duration = Duration::from_millis(10);
+
 /// One command with all that it needs.
 #[derive(Debug)]
 pub enum Job {
@@ -135,7 +138,7 @@ pub struct BenchConfig {
     pub threads: usize,
     /// Shortest sleep between arrivals.
     pub tick: Duration,
-    /// From the due moment to giving up.
+    /// How long an arrival waits for a connection, and then for its answer.
     pub timeout: Duration,
     /// Wait after the last arrival.
     pub drain: Duration,
@@ -294,6 +297,13 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             "that is less than one arrival; lengthen the run",
         ));
     }
+    if args.tick > MAX_TICK {
+        return Err(setting(
+            "--tick",
+            &humantime::format_duration(args.tick).to_string(),
+            "give at most 10ms: timeouts and signals are looked at between ticks",
+        ));
+    }
     if args.tick > args.max_lag {
         return Err(setting(
             "--tick",
@@ -419,16 +429,14 @@ fn tcp_store(text: &str) -> Result<StoreUrl, ConfigError> {
         return Err(setting("--store", "redis:…", "the host is missing"));
     };
     let path = url.path().trim_start_matches('/');
-    let database = match path {
-        "" => None,
-        digits => Some(digits.parse().map_err(|_| {
-            setting(
-                "--store",
-                &format!("redis:…/{digits}"),
-                "a database is a number from 0 to 255",
-            )
-        })?),
-    };
+    let database =
+        match path {
+            "" => None,
+            // What stands here may be the rest of a password with a slash in it.
+            digits => Some(digits.parse().map_err(|_| {
+                setting("--store", "redis:…", "a database is a number from 0 to 255")
+            })?),
+        };
     let decoded = |text: &str| {
         percent_encoding::percent_decode_str(text)
             .decode_utf8_lossy()
@@ -467,18 +475,21 @@ impl std::str::FromStr for TargetUrl {
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         const FORM: &str = "write http://host:port, without a path";
-        let url = url::Url::parse(text).map_err(|_| setting("--target", text, FORM))?;
+        // It may hold a password, though it must not.
+        let shown = if text.contains('@') { "…" } else { text };
+        let url = url::Url::parse(text).map_err(|_| setting("--target", shown, FORM))?;
         let plain = url.scheme() == "http"
             && matches!(url.path(), "" | "/")
             && url.query().is_none()
             && url.fragment().is_none()
-            && url.username().is_empty();
+            && url.username().is_empty()
+            && url.password().is_none();
         match url.host_str() {
             Some(host) if plain => Ok(Self {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: url.port().unwrap_or(80),
             }),
-            _ => Err(setting("--target", text, FORM)),
+            _ => Err(setting("--target", shown, FORM)),
         }
     }
 }
@@ -521,8 +532,8 @@ impl FileSettings {
             file: file.to_owned(),
             entries: Vec::new(),
         };
-        let table: toml::Table = toml::from_str(text)
-            .map_err(|error| settings.error(error.to_string().trim_end().to_owned()))?;
+        let table: toml::Table =
+            toml::from_str(text).map_err(|error| settings.error(toml_reason(text, &error)))?;
         for (name, value) in table {
             match value {
                 toml::Value::Table(section) => {
@@ -610,6 +621,18 @@ impl FileSettings {
             reason,
         }
     }
+}
+
+/// The message and its place, without the line itself, which may hold a password.
+fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start);
+    let line = text
+        .bytes()
+        .take(start)
+        .filter(|&byte| byte == b'\n')
+        .count()
+        + 1;
+    format!("line {line}: {}", error.message())
 }
 
 fn dotted(section: &str, key: &str) -> String {
@@ -761,10 +784,12 @@ mod tests {
                 "[bench]\nrps = [1]",
                 "bench.rps: the value is of type array",
             ),
-            ("[bench\n", "TOML parse error at line 1"),
+            ("[bench\n", "line 1: "),
+            ("\nstore = 'redis://:secret@h", "line 2: invalid"),
         ] {
             let found = message(text);
             assert!(found.starts_with("test.toml: "), "{found}");
+            assert!(!found.contains("secret"), "{found}");
             assert!(found.contains(expected), "{found}");
         }
     }
@@ -781,6 +806,7 @@ mod tests {
                 "at least one for each of the 3",
             ),
             ("kvpoc bench --max-in-flight 5", "128 --connections"),
+            ("kvpoc bench --tick 20ms --max-lag 1s", "at most 10ms"),
             ("kvpoc bench --tick 6ms", "more lag than --max-lag"),
             (
                 "kvpoc bench --rps 0.1 --duration 1s",

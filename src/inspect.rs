@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::InspectConfig;
 use crate::exit;
+use crate::output;
 use crate::record::{self, Decoded, Session};
 use crate::store::{Description, Page, Store, Usage};
 use crate::units::{grouped, human_bytes};
@@ -35,11 +36,10 @@ pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
         .describe(Bytes::copy_from_slice(key.as_bytes()))
         .await?;
     let Some(description) = described else {
-        if config.json {
-            println!("{}", json!({"key": key, "exists": false}));
-        } else {
-            println!("{key}: there is no such key in {}", config.store.url);
-        }
+        let absent = json!({"key": key, "exists": false});
+        print(config.json, &absent, |_| {
+            format!("{key}: there is no such key in {}\n", config.store.url)
+        });
         return Ok(exit::NO);
     };
     let inspection = inspection(key, &description);
@@ -51,9 +51,9 @@ pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
 
 fn print(as_json: bool, value: &Value, text: impl FnOnce(&Value) -> String) {
     if as_json {
-        println!("{value:#}");
+        output::print(&format!("{value:#}\n"));
     } else {
-        print!("{}", text(value));
+        output::print(&text(value));
     }
 }
 
@@ -93,9 +93,11 @@ fn is_readable(text: &str) -> bool {
 
 fn session_json(session: &Session<'_>) -> Value {
     let time = |seconds| {
-        let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         // Beyond the year 9999 there is no such text.
-        (seconds < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(moment).to_string())
+        (seconds < 253_402_300_800).then(|| {
+            let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            humantime::format_rfc3339_seconds(moment).to_string()
+        })
     };
     json!({
         "id": session.id,
@@ -288,6 +290,29 @@ mod tests {
             assert_eq!(found["format"], format);
             assert_eq!(found["content"], content);
         }
+    }
+
+    #[test]
+    fn times_that_no_calendar_has_are_not_available() {
+        let mut out = bytes::BytesMut::new();
+        crate::record::Session {
+            id: 1,
+            status: crate::record::Status::Active,
+            role: crate::record::Role::Lead,
+            created_at_s: u64::MAX,
+            expires_at_s: 0,
+            ip: [0; 4],
+            user_agent: "",
+            padding: &[],
+        }
+        .put(&mut out);
+        let description = Description {
+            value: Some(out.freeze()),
+            ..describe(b"")
+        };
+        let found = inspection("k", &description);
+        assert!(found["content"]["created_at"].is_null());
+        assert_eq!(found["content"]["expires_at"], "1970-01-01T00:00:00Z");
     }
 
     #[test]

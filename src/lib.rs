@@ -4,7 +4,7 @@
 //! # The four flows
 //! - **seed**: plan → batch of indexes → records in one buffer → `Store::put_batch` → progress, summary.
 //! - **serve**: request → route → `Store::get_many` → reply.
-//! - **bench**: `Schedule::due(n)` → connection → sample → tally → verdict → report.
+//! - **bench**: `Schedule::due_ns(n)` → connection → sample → tally → verdict → report.
 //! - **inspect**: key → `Store::describe` → text or JSON.
 //!
 //! # The layers
@@ -21,6 +21,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod inspect;
+pub mod output;
 pub mod progress;
 pub mod random;
 pub mod record;

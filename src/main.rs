@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use kvpoc::config::{self, ConfigError, Job};
 use kvpoc::store::StoreError;
-use kvpoc::{bench, exit, inspect, seed, serve};
+use kvpoc::{bench, exit, inspect, output, seed, serve};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             .into();
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            output::say(&format!("error: {error}"));
             return exit::USAGE.into();
         }
     };
@@ -37,9 +37,9 @@ fn main() -> ExitCode {
     match run(job) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::say(&format!("error: {error:#}"));
             if let Some(StoreError::Unavailable(_)) = error.downcast_ref() {
-                eprintln!("{WAYS_ON}");
+                output::say(WAYS_ON);
             }
             exit::UNAVAILABLE.into()
         }
@@ -55,16 +55,22 @@ fn run(job: Job) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));
         match job {
             Job::Seed(config) => seed::run(config, stop).await,
             Job::Serve(config) => serve::run(config, stop).await,
             Job::Bench(config) => bench::run(config, stop).await,
-            Job::Inspect(config) => inspect::run(config).await,
+            Job::Inspect(config) => tokio::select! {
+                code = inspect::run(config) => code,
+                () = stop.cancelled() => Ok(exit::INTERRUPTED),
+            },
         }
-    })
+    });
+    // A name that is still being looked up must not hold up the exit.
+    runtime.shutdown_background();
+    code
 }
 
 /// Each connection is a file, and the usual soft limit of 1,024 is below what both sides are asked to hold.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::say;
 use crate::units::grouped;
 
 const REDRAWS_PER_SECOND: u8 = 10;
@@ -63,14 +64,14 @@ impl Progress {
         let now = Instant::now();
         if now - plain.printed >= plain.every {
             plain.printed = now;
-            eprintln!(
+            say(&format!(
                 "{:>4} s  {} of {} {}  {}",
                 (now - plain.started).as_secs(),
                 grouped(done),
                 grouped(self.bar.length().unwrap_or_default()),
                 self.unit,
                 words()
-            );
+            ));
         }
     }
 

@@ -20,6 +20,8 @@ pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 pub const MAX_KEY_BYTES: usize = 511;
 /// No wait of this program is ever meant to last longer than a day.
 const MAX_DURATION: Duration = Duration::from_hours(24);
+/// A key that should live longer should live for ever.
+const MAX_TTL: Duration = Duration::from_hours(24 * 3_650);
 
 /// Why a quantity was refused: a sentence that names the mend, ready for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,12 +149,34 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 
 /// As [`parse_duration`], but zero is allowed and means "none".
 pub fn parse_duration_or_zero(text: &str) -> Result<Duration, UnitError> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|_| UnitError("give a number with its unit, such as 250ms, 20s or 5m".into()))?;
+    let duration = any_duration(text)?;
     if duration > MAX_DURATION {
-        return Err(UnitError("a duration is at most 1 day".into()));
+        return Err(UnitError("a duration here is at most 1 day".into()));
     }
     Ok(duration)
+}
+
+/// Parses a time to live above zero and at most ten years, such as `60s` or `30days`.
+pub fn parse_ttl(text: &str) -> Result<Duration, UnitError> {
+    let ttl = parse_ttl_or_zero(text)?;
+    if ttl.is_zero() {
+        return Err(UnitError("a time to live is above 0".into()));
+    }
+    Ok(ttl)
+}
+
+/// As [`parse_ttl`], but zero is allowed and means "for ever".
+pub fn parse_ttl_or_zero(text: &str) -> Result<Duration, UnitError> {
+    let ttl = any_duration(text)?;
+    if ttl > MAX_TTL {
+        return Err(UnitError("a time to live is at most 10 years".into()));
+    }
+    Ok(ttl)
+}
+
+fn any_duration(text: &str) -> Result<Duration, UnitError> {
+    humantime::parse_duration(text)
+        .map_err(|_| UnitError("give a number with its unit, such as 250ms, 20s or 5m".into()))
 }
 
 /// Microseconds of a duration, which is what every histogram here counts.

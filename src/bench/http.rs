@@ -52,10 +52,18 @@ impl Response {
     }
 }
 
-/// Remembers the head of an answer while its body arrives.
+/// Remembers the head of an answer, and the chunks of it so far, while its body arrives.
 #[derive(Debug, Default)]
 pub struct Reader {
     head: Option<Head>,
+    chunks: Chunks,
+}
+
+/// Chunks put together, and where in the buffer the next one begins.
+#[derive(Debug, Default)]
+struct Chunks {
+    at: usize,
+    body: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,11 +99,16 @@ impl Reader {
                 let end = head.length + length;
                 (buffer.len() >= end).then(|| head.response(Body::InPlace(head.length..end), end))
             }
-            Framing::Chunked => parse_chunks(&buffer[head.length..])?
-                .map(|(body, length)| head.response(Body::Chunked(body), head.length + length)),
-            Framing::UntilClose if buffer.len() - head.length > MAX_BODY_BYTES => {
+            // Chunk sizes and trailers count too: what is sent without end has one.
+            Framing::Chunked | Framing::UntilClose
+                if buffer.len() - head.length > MAX_BODY_BYTES =>
+            {
                 return Err(Malformed);
             }
+            Framing::Chunked => self.chunks.read(&buffer[head.length..])?.map(|length| {
+                let body = std::mem::take(&mut self.chunks).body;
+                head.response(Body::Chunked(body), head.length + length)
+            }),
             Framing::UntilClose => closed
                 .then(|| head.response(Body::InPlace(head.length..buffer.len()), buffer.len())),
         };
@@ -148,7 +161,11 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, Malformed> {
                 && (keep_alive || value.eq_ignore_ascii_case(b"keep-alive"));
         }
     }
-    if status < 200 || status == 204 || status == 304 {
+    // Nothing was sent that would ask for an interim answer or another protocol.
+    if status < 200 {
+        return Err(Malformed);
+    }
+    if status == 204 || status == 304 {
         framing = Framing::Length(0);
     }
     Ok(Some(Head {
@@ -159,33 +176,37 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, Malformed> {
     }))
 }
 
-/// The body and its length on the wire, once the last chunk is there. Trailers are skipped.
-fn parse_chunks(buffer: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Malformed> {
-    let mut body = Vec::new();
-    let mut at = 0;
-    loop {
-        let (line, size) = match httparse::parse_chunk_size(&buffer[at..]) {
-            Ok(httparse::Status::Complete(found)) => found,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(_) => return Err(Malformed),
-        };
-        at += line;
-        if size == 0 {
-            return Ok(end_of_trailers(&buffer[at..]).map(|length| (body, at + length)));
+impl Chunks {
+    /// Goes on where the last call ended. The length on the wire, once the last chunk is there; trailers are
+    /// skipped.
+    fn read(&mut self, buffer: &[u8]) -> Result<Option<usize>, Malformed> {
+        loop {
+            let rest = &buffer[self.at..];
+            let (line, size) = match httparse::parse_chunk_size(rest) {
+                // It takes an empty line for a size of 0.
+                Ok(httparse::Status::Complete(_)) if rest[0] == b'\r' => return Err(Malformed),
+                Ok(httparse::Status::Complete(found)) => found,
+                Ok(httparse::Status::Partial) => return Ok(None),
+                Err(_) => return Err(Malformed),
+            };
+            if size == 0 {
+                let end = end_of_trailers(&rest[line..]);
+                return Ok(end.map(|length| self.at + line + length));
+            }
+            let size = usize::try_from(size).map_err(|_| Malformed)?;
+            if size > MAX_BODY_BYTES {
+                return Err(Malformed);
+            }
+            let Some(chunk) = rest.get(line..line + size + 2) else {
+                return Ok(None);
+            };
+            let (data, end) = chunk.split_at(size);
+            if end != b"\r\n" {
+                return Err(Malformed);
+            }
+            self.body.extend_from_slice(data);
+            self.at += line + size + 2;
         }
-        let size = usize::try_from(size).map_err(|_| Malformed)?;
-        if size > MAX_BODY_BYTES - body.len() {
-            return Err(Malformed);
-        }
-        let Some(chunk) = buffer.get(at..at + size + 2) else {
-            return Ok(None);
-        };
-        let (data, end) = chunk.split_at(size);
-        if end != b"\r\n" {
-            return Err(Malformed);
-        }
-        body.extend_from_slice(data);
-        at += size + 2;
     }
 }
 
@@ -257,6 +278,8 @@ mod tests {
             "SSH-2.0-x\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\r\n\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffff\r\n",
@@ -264,6 +287,16 @@ mod tests {
         ] {
             let shown = &bytes[..bytes.len().min(60)];
             assert_eq!(read(bytes.as_bytes()), Err(Malformed), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_without_end_is_given_up() {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (start, forever) in [("0\r\n", "a: b\r\n"), ("1;", "x"), ("", "1\r\nx\r\n")] {
+            let tail = forever.repeat(MAX_BODY_BYTES / forever.len() + 1);
+            let bytes = [head, start, &tail].concat();
+            assert_eq!(read(bytes.as_bytes()), Err(Malformed), "{start}{forever}");
         }
     }
 

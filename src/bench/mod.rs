@@ -15,7 +15,8 @@ mod target;
 pub mod verdict;
 pub mod workload;
 
-use std::io::IsTerminal as _;
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,13 +26,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BenchConfig;
+use crate::output;
 use crate::progress::Progress;
 use crate::units::{KeyCount, grouped, human_us, micros};
 use probe::TargetInfo;
 use report::{Conditions, Generator, Keys, Percentiles, Rates, Requests, Results};
 use schedule::{Phase, Schedule};
 use tally::{Cause, Tally};
-use target::{Interval, Lines, Share};
+use target::{Interval, Lines, Rest, Share};
 use verdict::Facts;
 use workload::Workload;
 
@@ -50,6 +52,11 @@ const PLAIN_PROGRESS: Duration = Duration::from_millis(500);
 pub async fn run(config: BenchConfig, stop: CancellationToken) -> anyhow::Result<u8> {
     let (address, info) = probe::probe(&config.target).await?;
     let keys = dataset_keys(&config, &info)?;
+    // Found out before the run, not after it.
+    let file = config.json.as_ref().map(|file| {
+        File::create(file).with_context(|| format!("cannot write --json {}", file.display()))
+    });
+    let file = file.transpose()?;
     announce(&config, &info, keys);
     let started_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let cpu_before = cpu_time();
@@ -67,14 +74,14 @@ pub async fn run(config: BenchConfig, stop: CancellationToken) -> anyhow::Result
         generator,
         conditions(&config, info, keys, started_at),
     );
-    if let Some(file) = &config.json {
+    output::print(&report::text::render(
+        &results,
+        std::io::stdout().is_terminal(),
+    ));
+    if let Some(mut file) = file {
         let json = serde_json::to_string_pretty(&results)? + "\n";
-        std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
+        file.write_all(json.as_bytes()).context("writing --json")?;
     }
-    print!(
-        "{}",
-        report::text::render(&results, std::io::stdout().is_terminal())
-    );
     Ok(results.verdict.exit_code())
 }
 
@@ -89,7 +96,7 @@ fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCo
 }
 
 fn announce(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) {
-    eprintln!(
+    output::say(&format!(
         "Driving {} ({} {}) at {} requests/s × {} of {} keys for {} after {} of warm-up",
         config.target,
         info.engine.as_deref().unwrap_or("unknown store"),
@@ -99,22 +106,17 @@ fn announce(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) {
         grouped(keys.get()),
         humantime::format_duration(config.duration),
         humantime::format_duration(config.warmup),
-    );
+    ));
 }
 
 /// All that the threads counted.
-#[derive(Default)]
 struct Totals {
-    warmup: Tally,
-    measured: Tally,
+    all: Interval,
+    /// Where the schedule ended, or was left.
+    end_ns: u64,
+    /// Of the busiest thread.
+    busy_share: f64,
     interrupted: bool,
-}
-
-impl Totals {
-    fn add(&mut self, interval: &Interval) {
-        self.warmup.add(&interval.warmup);
-        self.measured.add(&interval.measured);
-    }
 }
 
 /// Starts the threads together, adds up what they report, and closes the books.
@@ -151,15 +153,22 @@ async fn drive(
             let _ = line.send(start);
         }
     }
-    let mut totals = Totals::default();
-    add_up(&mut totals, &mut received, schedule.total()).await;
+    let mut totals = Totals {
+        all: Interval::new(schedule.measured_until_ns()),
+        end_ns: 0,
+        busy_share: 0.0,
+        interrupted: false,
+    };
+    add_up(&mut totals.all, &mut received, &schedule).await;
     for (number, end) in (0..threads).zip(ends) {
-        let (rest, end_ns) = end.await.context("a generator thread panicked")??;
-        totals.add(&rest);
+        let rest = end.await.context("a generator thread panicked")??;
+        totals.all.add(&rest.interval);
+        totals.end_ns = totals.end_ns.max(rest.end_ns);
+        totals.busy_share = totals.busy_share.max(rest.busy_share);
         // From the schedule, not from the events: so a lost arrival shows.
-        let dealt = |phase| schedule.scheduled(phase, end_ns, (number, threads));
-        totals.warmup.ledger.scheduled += dealt(Phase::Warmup);
-        totals.measured.ledger.scheduled += dealt(Phase::Measured);
+        let dealt = |phase| schedule.scheduled(phase, rest.end_ns, (number, threads));
+        totals.all.warmup.ledger.scheduled += dealt(Phase::Warmup);
+        totals.all.measured.ledger.scheduled += dealt(Phase::Measured);
     }
     Ok(totals)
 }
@@ -168,7 +177,7 @@ async fn drive(
 struct Running {
     ready: oneshot::Receiver<()>,
     start: oneshot::Sender<Instant>,
-    end: oneshot::Receiver<anyhow::Result<(Interval, u64)>>,
+    end: oneshot::Receiver<anyhow::Result<Rest>>,
 }
 
 fn spawn(
@@ -225,26 +234,26 @@ fn share(
 }
 
 /// Adds up the intervals until every thread has hung up, and shows each second what came in.
-async fn add_up(totals: &mut Totals, received: &mut mpsc::Receiver<Interval>, scheduled: u64) {
-    let mut progress = Progress::new(scheduled, "requests", PLAIN_PROGRESS);
+async fn add_up(all: &mut Interval, received: &mut mpsc::Receiver<Interval>, schedule: &Schedule) {
+    let mut progress = Progress::new(schedule.total(), "requests", PLAIN_PROGRESS);
     let mut ticks =
         tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
-    let mut second = Interval::default();
+    let empty = || Interval::new(schedule.measured_until_ns());
+    let mut second = empty();
     let mut done = 0;
     loop {
         tokio::select! {
             interval = received.recv() => {
                 let Some(interval) = interval else { break };
-                totals.add(&interval);
-                second.warmup.add(&interval.warmup);
-                second.measured.add(&interval.measured);
-                second.unfinished += interval.unfinished;
+                all.add(&interval);
+                second.add(&interval);
             }
             _ = ticks.tick() => {
-                let mut all = std::mem::take(&mut second);
-                all.measured.add(&all.warmup);
-                done += all.measured.latency_us.len();
-                progress.update(done, || progress_words(&all.measured, all.unfinished));
+                let Interval { warmup, mut measured, unfinished, .. } =
+                    std::mem::replace(&mut second, empty());
+                measured.add(&warmup);
+                done += measured.latency_us.len();
+                progress.update(done, || progress_words(&measured, unfinished));
             }
         }
     }
@@ -270,11 +279,12 @@ fn cpu_time() -> Duration {
 }
 
 fn generator(cpu: Duration, elapsed: Duration, totals: &Totals) -> Generator {
-    let sent = totals.warmup.ledger.sent + totals.measured.ledger.sent;
+    let sent = totals.all.warmup.ledger.sent + totals.all.measured.ledger.sent;
     Generator {
         cpu_s: cpu.as_secs_f64(),
         cpu_us_per_request: cpu.as_secs_f64() * 1e6 / sent.max(1) as f64,
         cores_used: cpu.as_secs_f64() / elapsed.as_secs_f64(),
+        busy_share: totals.busy_share,
     }
 }
 
@@ -311,28 +321,23 @@ fn results(
     generator: Generator,
     conditions: Conditions,
 ) -> Results {
-    let measured = &totals.measured;
+    let (warmup, measured) = (&totals.all.warmup, &totals.all.measured);
     let schedule = Schedule::new(config.rps, config.warmup, config.duration);
-    let until_last_ok_s = measured
-        .last_ok_ns
-        .saturating_sub(schedule.measured_from_ns()) as f64
-        / 1e9;
-    let seconds = until_last_ok_s.max(config.duration.as_secs_f64());
+    let scheduled_s = scheduled_seconds(&schedule, totals.end_ns);
+    let seconds = scheduled_s + overrun_seconds(measured);
     let achieved_rps = measured.ledger.ok as f64 / seconds;
+    let wrong_answers = |tally: &Tally| tally.causes.get(&Cause::WrongAnswer).copied().unwrap_or(0);
     let (verdict, reason) = verdict::judge(&Facts {
         ledger: measured.ledger,
-        balances: measured.balances() && totals.warmup.balances(),
+        balances: measured.balances() && warmup.balances(),
         interrupted: totals.interrupted,
-        misses: measured.misses,
-        wrong_answers: measured
-            .causes
-            .get(&Cause::WrongAnswer)
-            .copied()
-            .unwrap_or(0),
-        target_rps: config.rps.per_second(),
+        misses: measured.misses + warmup.misses,
+        wrong_answers: wrong_answers(measured) + wrong_answers(warmup),
+        scheduled_rps: measured.ledger.scheduled as f64 / scheduled_s,
         achieved_rps,
         lag_p99_us: measured.lag_us.value_at_quantile(0.99),
         max_lag: config.max_lag,
+        busy_share: totals.busy_share,
     });
     Results {
         verdict,
@@ -352,8 +357,24 @@ fn results(
             hits: measured.hits,
             misses: measured.misses,
         },
-        warmup: Requests::of(&totals.warmup),
+        failed_connects: totals.all.failed_connects.clone(),
+        warmup: Requests::of(warmup),
         generator,
         conditions,
     }
+}
+
+/// Length of the measured part as far as it was followed; never 0, so that rates are numbers.
+fn scheduled_seconds(schedule: &Schedule, end_ns: u64) -> f64 {
+    let from_ns = schedule.measured_from_ns();
+    let until_ns = schedule.measured_until_ns().min(end_ns);
+    (until_ns.saturating_sub(from_ns).max(1)) as f64 / 1e9
+}
+
+/// What 99.9 % of the good answers took beyond the end of the measured part, less the least latency: an
+/// answer takes its time at any rate, and only a backlog makes the rate lower than was asked for.
+fn overrun_seconds(measured: &Tally) -> f64 {
+    let overrun_us = measured.overrun_us.value_at_quantile(0.999);
+    let least_us = measured.latency_us.min();
+    overrun_us.saturating_sub(least_us) as f64 / 1e6
 }

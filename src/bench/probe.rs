@@ -32,11 +32,9 @@ pub(super) struct TargetInfo {
 /// When it cannot be reached, or does not answer `/stats` as `kvpoc serve` does.
 pub(super) async fn probe(target: &TargetUrl) -> anyhow::Result<(SocketAddr, TargetInfo)> {
     let asked = async {
-        let address = tokio::net::lookup_host((target.host.as_str(), target.port))
-            .await?
-            .next()
-            .ok_or_else(|| anyhow!("the name has no address"))?;
-        Ok((address, get_stats(address, target).await?))
+        // Of several addresses, the first that answers is the one to drive.
+        let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+        Ok((stream.peer_addr()?, get_stats(stream, target).await?))
     };
     tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
@@ -48,8 +46,7 @@ pub(super) async fn probe(target: &TargetUrl) -> anyhow::Result<(SocketAddr, Tar
         })
 }
 
-async fn get_stats(address: SocketAddr, target: &TargetUrl) -> anyhow::Result<TargetInfo> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn get_stats(mut stream: TcpStream, target: &TargetUrl) -> anyhow::Result<TargetInfo> {
     let request = format!(
         "GET /stats HTTP/1.1\r\nhost: {}\r\n\r\n",
         target.authority()

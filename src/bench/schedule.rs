@@ -74,10 +74,16 @@ impl Schedule {
         }
     }
 
-    /// Due moment of the first measured arrival.
+    /// Where the measured part begins: the due moment of its first arrival.
     #[must_use]
     pub fn measured_from_ns(&self) -> u64 {
         self.due_ns(self.warmup)
+    }
+
+    /// Where the measured part ends: the moment that the arrival after its last would be due.
+    #[must_use]
+    pub fn measured_until_ns(&self) -> u64 {
+        self.due_ns(self.total)
     }
 
     /// Number of arrivals due before `end_ns`, at most all.
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(schedule.due_ns(0), 0);
         assert_eq!(schedule.due_ns(1), 50_000);
         assert_eq!(schedule.measured_from_ns(), 3_000_000_000);
+        assert_eq!(schedule.measured_until_ns(), 23_000_000_000);
         assert_eq!(schedule.phase(59_999), Phase::Warmup);
         assert_eq!(schedule.phase(60_000), Phase::Measured);
         assert_eq!(

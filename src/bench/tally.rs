@@ -1,6 +1,6 @@
 //! What happened to the arrivals: counted and measured. Pure.
 //!
-//! Enters: events of single arrivals. Leaves: a ledger that must balance and four histograms. Must not
+//! Enters: events of single arrivals. Leaves: a ledger that must balance and histograms. Must not
 //! average a percentile: tallies are merged bucket by bucket.
 //!
 //! Every arrival ends in the latency histogram exactly once, whatever became of it: an unanswered one with
@@ -18,7 +18,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// An hour in microseconds. Longer values make the histogram grow instead of being lost.
 const USUAL_MAX_US: u64 = 3_600_000_000;
 
-/// Why an answered arrival failed.
+/// Why a sent arrival failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// Answered with a status other than 200.
@@ -75,7 +75,7 @@ pub enum Outcome {
     },
     /// Answered wrongly, or cut off.
     Error(Cause),
-    /// Not answered within `--timeout` of its due moment.
+    /// Not answered within `--timeout`.
     Timeout,
     /// Not answered when the run ended.
     InFlight,
@@ -146,12 +146,16 @@ pub struct Tally {
     pub causes: BTreeMap<Cause, u64>,
     /// Unsent arrivals by reason.
     pub unsent: BTreeMap<Unsent, u64>,
-    /// When the last good answer came, from the start of the run.
-    pub last_ok_ns: u64,
+    /// How long after the measured part each good answer came; 0 for those within it.
+    pub overrun_us: Histogram<u64>,
+    /// End of the measured part, from the start of the run.
+    window_end_ns: u64,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
+impl Tally {
+    /// An empty tally of a run whose measured part ends at `window_end_ns`.
+    #[must_use]
+    pub fn new(window_end_ns: u64) -> Self {
         Self {
             ledger: Ledger::default(),
             latency_us: histogram(),
@@ -162,12 +166,11 @@ impl Default for Tally {
             misses: 0,
             causes: BTreeMap::new(),
             unsent: BTreeMap::new(),
-            last_ok_ns: 0,
+            overrun_us: histogram(),
+            window_end_ns,
         }
     }
-}
 
-impl Tally {
     /// The generator took an arrival up.
     pub fn taken_up(&mut self, arrival: &Arrival) {
         record(&mut self.lag_us, arrival.due_ns, arrival.taken_ns);
@@ -187,7 +190,7 @@ impl Tally {
                 self.ledger.ok += 1;
                 self.hits += u64::from(hits);
                 self.misses += u64::from(misses);
-                self.last_ok_ns = self.last_ok_ns.max(end_ns);
+                record(&mut self.overrun_us, self.window_end_ns, end_ns);
             }
             Outcome::Error(cause) => {
                 self.ledger.errors += 1;
@@ -196,7 +199,8 @@ impl Tally {
             Outcome::Timeout => self.ledger.timeouts += 1,
             Outcome::InFlight => self.ledger.in_flight += 1,
         }
-        if matches!(outcome, Outcome::Ok { .. } | Outcome::Error(_)) {
+        if let Outcome::Ok { .. } | Outcome::Error(Cause::Status(_) | Cause::WrongAnswer) = outcome
+        {
             record(&mut self.service_us, sent_ns, end_ns);
         }
     }
@@ -216,6 +220,7 @@ impl Tally {
             (&mut self.lag_us, &other.lag_us),
             (&mut self.wait_us, &other.wait_us),
             (&mut self.service_us, &other.service_us),
+            (&mut self.overrun_us, &other.overrun_us),
         ] {
             ours.add(theirs).expect("growing histograms take any value");
         }
@@ -227,7 +232,6 @@ impl Tally {
         for (&reason, count) in &other.unsent {
             *self.unsent.entry(reason).or_default() += count;
         }
-        self.last_ok_ns = self.last_ok_ns.max(other.last_ok_ns);
     }
 
     /// The ledger balances, and every arrival has its latency.
@@ -256,6 +260,8 @@ mod tests {
     use proptest::prelude::*;
 
     const MS: u64 = 1_000_000;
+    /// End of the measured part in these tests.
+    const END: u64 = 11 * MS;
 
     fn arrival(due_ns: u64) -> Arrival {
         Arrival {
@@ -266,7 +272,7 @@ mod tests {
     }
 
     fn one_of_each() -> Tally {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(END);
         let outcomes = [
             Outcome::Ok {
                 hits: 14,
@@ -297,12 +303,11 @@ mod tests {
         assert_eq!(tally.service_us.len(), 2);
         assert_eq!((tally.hits, tally.misses), (14, 1));
         assert_eq!(tally.causes[&Cause::Status(503)], 1);
-        assert_eq!(tally.last_ok_ns, 10 * MS);
     }
 
     #[test]
     fn latency_is_the_sum_of_lag_wait_and_service() {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(END);
         let arrival = arrival(5 * MS);
         tally.taken_up(&arrival);
         tally.sent(&arrival, 8 * MS);
@@ -320,6 +325,20 @@ mod tests {
     }
 
     #[test]
+    fn good_answers_after_the_measured_part_are_known_by_how_late_they_came() {
+        let mut tally = Tally::new(END);
+        for (end_ns, outcome) in [
+            (END, Outcome::Ok { hits: 1, misses: 0 }),
+            (END + 3 * MS, Outcome::Ok { hits: 1, misses: 0 }),
+            (END + 90 * MS, Outcome::Timeout),
+        ] {
+            tally.ended(&arrival(0), 0, end_ns, outcome);
+        }
+        assert_eq!((tally.overrun_us.len(), tally.overrun_us.min()), (2, 0));
+        assert_eq!(tally.overrun_us.max() / 1_000, 3);
+    }
+
+    #[test]
     fn a_lost_or_doubled_arrival_shows() {
         let mut lost = one_of_each();
         lost.ledger.scheduled += 1;
@@ -331,7 +350,7 @@ mod tests {
 
     #[test]
     fn latencies_beyond_any_bound_are_kept() {
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(END);
         let day_ns = 86_400 * 1_000 * MS;
         tally.unsent(&arrival(0), day_ns, Unsent::EndOfRun);
         assert!(tally.latency_us.max() >= 86_400_000_000);
@@ -342,7 +361,7 @@ mod tests {
         fn merging_equals_counting_together(latencies_us in proptest::collection::vec(0_u64..100_000_000, 1..200), cut in 0_usize..200) {
             let cut = cut.min(latencies_us.len());
             let count = |values: &[u64]| {
-                let mut tally = Tally::default();
+                let mut tally = Tally::new(END);
                 for &us in values {
                     let arrival = arrival(0);
                     tally.taken_up(&arrival);

@@ -5,7 +5,7 @@
 //! not let the target hold the schedule back: what finds no free connection waits with its own due moment.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Buf, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -32,11 +34,15 @@ const ARRIVALS_PER_TURN: u32 = 32;
 /// One answer of 15 sessions, with room to spare.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A lost connection is tried again after this much, up to twice as long, so that not all come at once.
+/// A connection that cannot be made, or never answered, is tried again after this much, up to twice as long.
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 const INTERVAL_NS: u64 = 1_000_000_000;
-/// How often, at least, timeouts and the stop signal are looked at.
+/// How often, at least, the stop signal is looked at.
 const HOUSEKEEPING_NS: u64 = 10_000_000;
+/// Timeouts are looked for so many times within one, which makes them right to a percent.
+const CHECKS_PER_TIMEOUT: u64 = 100;
+/// Connections that are opened at once.
+const CONNECTS_AT_ONCE: usize = 64;
 
 /// One thread's part of the run.
 pub(super) struct Share {
@@ -55,12 +61,23 @@ pub(super) struct Share {
 }
 
 /// What happened since the interval before.
-#[derive(Default)]
 pub(super) struct Interval {
     pub(super) warmup: Tally,
     pub(super) measured: Tally,
     /// Arrivals waiting or being answered at its end.
     pub(super) unfinished: usize,
+    /// Connections that could not be made, by the system's reason.
+    pub(super) failed_connects: BTreeMap<String, u64>,
+}
+
+/// What a thread leaves at its end.
+pub(super) struct Rest {
+    /// What no interval has reported.
+    pub(super) interval: Interval,
+    /// Every arrival of the share that was due before this moment is in the books.
+    pub(super) end_ns: u64,
+    /// Share of the schedule's time in which the thread ran, or was ready to run and had no core.
+    pub(super) busy_share: f64,
 }
 
 /// How a thread tells the others where it is.
@@ -74,32 +91,63 @@ pub(super) struct Lines {
     pub(super) stop: CancellationToken,
 }
 
-/// Runs one share to its end. Returns what is not yet reported, and the moment before which every arrival of
-/// the share is in the books.
-pub(super) fn run(share: Share, lines: Lines) -> anyhow::Result<(Interval, u64)> {
+/// Runs one share to its end.
+pub(super) fn run(share: Share, lines: Lines) -> anyhow::Result<Rest> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
-        let mut streams = Vec::with_capacity(share.connections);
-        for _ in 0..share.connections {
-            let stream = connect(share.address)
-                .await
-                .with_context(|| format!("connecting to {}", share.address))?;
-            streams.push(stream);
-        }
+        let Some(streams) = connect_all(&share, &lines.stop).await? else {
+            return Ok(Rest::nothing());
+        };
         let _ = lines.ready.send(());
         // Another thread failed to connect: there will be no run.
         let Ok(start) = lines.start.await else {
-            return Ok((Interval::default(), 0));
+            return Ok(Rest::nothing());
         };
         let worker = Rc::new(Worker::new(share, start));
         for (slot, stream) in streams.into_iter().enumerate() {
             tokio::task::spawn_local(hold_connection(worker.clone(), slot, stream));
         }
+        let (busy, began) = (busy_time(), Instant::now());
         let end_ns = worker.drive(&lines.intervals, &lines.stop).await?;
-        Ok((worker.state.take().interval, end_ns))
+        let busy = busy_time().saturating_sub(busy);
+        worker.finish(&lines.stop).await?;
+        worker.close_books(end_ns);
+        Ok(Rest {
+            interval: worker.take_interval(),
+            end_ns,
+            busy_share: busy.as_secs_f64() / began.elapsed().as_secs_f64(),
+        })
     })
+}
+
+impl Rest {
+    /// Of a run that did not begin.
+    fn nothing() -> Self {
+        Self {
+            interval: Interval::new(0),
+            end_ns: 0,
+            busy_share: 0.0,
+        }
+    }
+}
+
+/// CPU time of this thread, and the time that it was ready to run and waited for a core.
+fn busy_time() -> Duration {
+    // Its first two numbers are nanoseconds of each (proc(5), Documentation/scheduler/sched-stats).
+    let scheduled = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let busy = scheduled.and_then(|text| {
+        let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+        Some(numbers.next()?.ok()? + numbers.next()?.ok()?)
+    });
+    busy.map_or_else(
+        || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+        },
+        Duration::from_nanos,
+    )
 }
 
 struct Worker {
@@ -111,11 +159,12 @@ struct Worker {
 struct State {
     queue: Queue,
     slots: Vec<Slot>,
-    /// Sent arrivals by deadline. All have the same timeout and are sent in the order of their due
-    /// moments, so a queue is all the timer that is needed.
-    deadlines: VecDeque<(u64, usize)>,
     request: BytesMut,
     interval: Interval,
+    /// When timeouts are looked for next.
+    check_ns: u64,
+    /// The next arrival of the share.
+    next: u64,
 }
 
 #[derive(Default)]
@@ -125,19 +174,27 @@ struct Slot {
     carries: Option<(Arrival, u64)>,
 }
 
-impl Default for State {
-    fn default() -> Self {
+impl Interval {
+    /// An empty one, of a run whose measured part ends at `window_end_ns`.
+    pub(super) fn new(window_end_ns: u64) -> Self {
         Self {
-            queue: Queue::new(0),
-            slots: Vec::new(),
-            deadlines: VecDeque::new(),
-            request: BytesMut::new(),
-            interval: Interval::default(),
+            warmup: Tally::new(window_end_ns),
+            measured: Tally::new(window_end_ns),
+            unfinished: 0,
+            failed_connects: BTreeMap::new(),
         }
     }
-}
 
-impl Interval {
+    /// Adds another one, losing nothing.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.warmup.add(&other.warmup);
+        self.measured.add(&other.measured);
+        self.unfinished += other.unfinished;
+        for (reason, count) in &other.failed_connects {
+            *self.failed_connects.entry(reason.clone()).or_default() += count;
+        }
+    }
+
     fn tally(&mut self, phase: Phase) -> &mut Tally {
         match phase {
             Phase::Warmup => &mut self.warmup,
@@ -151,7 +208,10 @@ impl Worker {
         let state = State {
             queue: Queue::new(share.max_in_flight),
             slots: (0..share.connections).map(|_| Slot::default()).collect(),
-            ..State::default()
+            request: BytesMut::new(),
+            interval: Interval::new(share.schedule.measured_until_ns()),
+            check_ns: 0,
+            next: share.number,
         };
         Self {
             share,
@@ -167,22 +227,21 @@ impl Worker {
             .as_nanos() as u64
     }
 
-    /// Takes up every arrival at its moment, then waits for the last answers. Returns the end of the
-    /// schedule as far as it was followed.
+    /// Takes up every arrival at its moment. Returns the end of the schedule as far as it was followed.
     async fn drive(
         &self,
         intervals: &mpsc::Sender<Interval>,
         stop: &CancellationToken,
     ) -> io::Result<u64> {
         let pacer = Pacer::new()?;
-        let mut next = self.share.number;
         let mut report_ns = INTERVAL_NS;
         // A start that is still to come is waited for like any arrival.
-        pacer
-            .sleep(self.start.saturating_duration_since(Instant::now()))
-            .await?;
-        while next < self.share.schedule.total() && !stop.is_cancelled() {
-            let due_ns = self.take_up_due(&mut next);
+        let before_start = self.start.saturating_duration_since(Instant::now());
+        pacer.sleep(before_start).await?;
+        while !stop.is_cancelled() {
+            let Some(due_ns) = self.take_up_due() else {
+                break;
+            };
             let now_ns = self.now_ns();
             self.give_up_overdue(now_ns);
             if now_ns >= report_ns {
@@ -200,8 +259,13 @@ impl Worker {
             }
         }
         // Exclusive: what was due at this very nanosecond has been taken up.
-        let stopped_ns = self.now_ns() + 1;
-        let drain_end_ns = stopped_ns + self.share.drain.as_nanos() as u64;
+        Ok(self.now_ns() + 1)
+    }
+
+    /// Waits for the last answers, as long as `--drain` allows.
+    async fn finish(&self, stop: &CancellationToken) -> io::Result<()> {
+        let pacer = Pacer::new()?;
+        let drain_end_ns = self.now_ns() + self.share.drain.as_nanos() as u64;
         while self.state.borrow().queue.unfinished() > 0
             && self.now_ns() < drain_end_ns
             && !stop.is_cancelled()
@@ -209,47 +273,52 @@ impl Worker {
             self.give_up_overdue(self.now_ns());
             pacer.sleep(Duration::from_millis(1)).await?;
         }
-        self.close_books(next, stopped_ns);
-        Ok(stopped_ns)
+        Ok(())
     }
 
-    /// Takes up what is due, at most one turn of it. Returns when the next arrival is due.
-    fn take_up_due(&self, next: &mut u64) -> u64 {
+    /// Takes up what is due, at most one turn of it. When the next arrival is due; `None`: there is none.
+    fn take_up_due(&self) -> Option<u64> {
         let share = &self.share;
         let mut state = self.state.borrow_mut();
+        let mut due_ns = share.schedule.due_ns(state.next);
         for _ in 0..ARRIVALS_PER_TURN {
-            if *next >= share.schedule.total() {
-                return u64::MAX;
+            if state.next >= share.schedule.total() {
+                return None;
             }
-            let due_ns = share.schedule.due_ns(*next);
             let taken_ns = self.now_ns();
             if due_ns > taken_ns {
-                return due_ns;
+                break;
             }
             let arrival = Arrival {
-                number: *next,
+                number: state.next,
                 due_ns,
                 taken_ns,
             };
-            *next += share.threads;
+            state.next += share.threads;
+            due_ns = share.schedule.due_ns(state.next);
             let phase = share.schedule.phase(arrival.number);
             state.interval.tally(phase).taken_up(&arrival);
             match state.queue.offer(arrival) {
                 Offer::Send(slot) => self.send(&mut state, slot, arrival),
                 Offer::Waits => {}
-                Offer::Refused => {
-                    let tally = state.interval.tally(phase);
-                    tally.unsent(&arrival, taken_ns, Unsent::MaxInFlight);
-                }
+                // It would have waited in vain: less than that would flatter the target.
+                Offer::Refused => state.interval.tally(phase).unsent(
+                    &arrival,
+                    arrival.due_ns + self.timeout_ns(),
+                    Unsent::MaxInFlight,
+                ),
             }
         }
-        0
+        Some(due_ns)
+    }
+
+    fn timeout_ns(&self) -> u64 {
+        self.share.timeout.as_nanos() as u64
     }
 
     fn send(&self, state: &mut State, slot: usize, arrival: Arrival) {
         let State {
             slots,
-            deadlines,
             request,
             interval,
             ..
@@ -261,7 +330,6 @@ impl Worker {
             .sent(&arrival, sent_ns);
         let slot_state = &mut slots[slot];
         slot_state.carries = Some((arrival, sent_ns));
-        deadlines.push_back((arrival.due_ns + self.share.timeout.as_nanos() as u64, slot));
         // A request is far smaller than an idle connection's buffer: what does not go out whole goes out
         // on a broken connection, and its reader will find that out.
         if let Some(writer) = &slot_state.writer
@@ -271,30 +339,28 @@ impl Worker {
         }
     }
 
-    /// Ends what is past its deadline: sent arrivals with their connection, waiting ones unsent.
+    /// Ends what has waited too long: sent arrivals with their connection, the others unsent.
     fn give_up_overdue(&self, now_ns: u64) {
-        let timeout_ns = self.share.timeout.as_nanos() as u64;
+        let timeout_ns = self.timeout_ns();
         let mut state = self.state.borrow_mut();
         let State {
             queue,
             slots,
-            deadlines,
             interval,
+            check_ns,
             ..
         } = &mut *state;
-        while let Some((deadline_ns, slot)) =
-            deadlines.pop_front_if(|(deadline_ns, _)| *deadline_ns <= now_ns)
-        {
-            let slot_state = &mut slots[slot];
-            let overdue =
-                |(arrival, _): &mut (Arrival, u64)| arrival.due_ns + timeout_ns == deadline_ns;
-            // Otherwise it was answered long ago, and the connection carries another one.
+        if now_ns < *check_ns {
+            return;
+        }
+        *check_ns = now_ns + timeout_ns / CHECKS_PER_TIMEOUT;
+        for (slot, slot_state) in slots.iter_mut().enumerate() {
+            let overdue = |(_, sent_ns): &mut (Arrival, u64)| *sent_ns + timeout_ns <= now_ns;
             let Some((arrival, sent_ns)) = slot_state.carries.take_if(overdue) else {
                 continue;
             };
-            interval
-                .tally(self.share.schedule.phase(arrival.number))
-                .ended(&arrival, sent_ns, now_ns, Outcome::Timeout);
+            let tally = interval.tally(self.share.schedule.phase(arrival.number));
+            tally.ended(&arrival, sent_ns, now_ns, Outcome::Timeout);
             // Its late answer must not be taken for the next one's.
             if let Some(writer) = slot_state.writer.take() {
                 shut_down(&writer);
@@ -302,9 +368,8 @@ impl Worker {
             queue.lost(slot, true);
         }
         while let Some(arrival) = queue.expired(now_ns.saturating_sub(timeout_ns)) {
-            interval
-                .tally(self.share.schedule.phase(arrival.number))
-                .unsent(&arrival, now_ns, Unsent::NoConnection);
+            let tally = interval.tally(self.share.schedule.phase(arrival.number));
+            tally.unsent(&arrival, now_ns, Unsent::NoConnection);
         }
     }
 
@@ -312,12 +377,18 @@ impl Worker {
         if let Ok(place) = intervals.try_reserve() {
             let mut state = self.state.borrow_mut();
             state.interval.unfinished = state.queue.unfinished();
-            place.send(std::mem::take(&mut state.interval));
+            drop(state);
+            place.send(self.take_interval());
         }
     }
 
+    fn take_interval(&self) -> Interval {
+        let empty = Interval::new(self.share.schedule.measured_until_ns());
+        std::mem::replace(&mut self.state.borrow_mut().interval, empty)
+    }
+
     /// Accounts for what is left: every arrival that was due by `stopped_ns` ends in the books.
-    fn close_books(&self, mut next: u64, stopped_ns: u64) {
+    fn close_books(&self, stopped_ns: u64) {
         let schedule = &self.share.schedule;
         let end_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
@@ -325,6 +396,7 @@ impl Worker {
             queue,
             slots,
             interval,
+            next,
             ..
         } = &mut *state;
         for (arrival, sent_ns) in slots.iter_mut().filter_map(|slot| slot.carries.take()) {
@@ -343,16 +415,16 @@ impl Worker {
             );
         }
         // After a stop by hand, what was due and not yet taken up.
-        while next < schedule.total() && schedule.due_ns(next) < stopped_ns {
+        while *next < schedule.total() && schedule.due_ns(*next) < stopped_ns {
             let arrival = Arrival {
-                number: next,
-                due_ns: schedule.due_ns(next),
+                number: *next,
+                due_ns: schedule.due_ns(*next),
                 taken_ns: stopped_ns,
             };
-            let tally = interval.tally(schedule.phase(next));
+            let tally = interval.tally(schedule.phase(*next));
             tally.taken_up(&arrival);
             tally.unsent(&arrival, end_ns, Unsent::EndOfRun);
-            next += self.share.threads;
+            *next += self.share.threads;
         }
     }
 
@@ -400,6 +472,12 @@ impl Worker {
         }
     }
 
+    fn failed_to_connect(&self, error: &io::Error) {
+        let mut state = self.state.borrow_mut();
+        let reason = error.kind().to_string();
+        *state.interval.failed_connects.entry(reason).or_default() += 1;
+    }
+
     /// A connection is gone, for this reason.
     fn lost(&self, slot: usize, cause: Cause) {
         let now_ns = self.now_ns();
@@ -424,14 +502,24 @@ async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream)
     for attempt in 0_u64.. {
         let (reader, writer) = stream.into_split();
         worker.joined(slot, writer);
-        let cause = read_answers(&worker, slot, reader).await;
+        let mut answers = 0;
+        let cause = read_answers(&worker, slot, reader, &mut answers).await;
         worker.lost(slot, cause);
-        stream = reconnect(worker.share.address, slot as u64, attempt).await;
+        // One that the target merely closed comes back at once; one that never answered would only spin.
+        if answers == 0 {
+            wait_before_connecting(slot, attempt).await;
+        }
+        stream = reconnect(&worker, slot, attempt).await;
     }
 }
 
 /// Reads answers until the connection is of no use any more, and says why.
-async fn read_answers(worker: &Worker, slot: usize, mut stream: OwnedReadHalf) -> Cause {
+async fn read_answers(
+    worker: &Worker,
+    slot: usize,
+    mut stream: OwnedReadHalf,
+    answers: &mut u64,
+) -> Cause {
     let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
     let mut reader = Reader::default();
     loop {
@@ -447,6 +535,7 @@ async fn read_answers(worker: &Worker, slot: usize, mut stream: OwnedReadHalf) -
                 if response.consumed != buffer.len() || !worker.answered(slot, &response, &buffer) {
                     return Cause::Malformed;
                 }
+                *answers += 1;
                 if !response.keep_alive {
                     return Cause::ConnectionLost;
                 }
@@ -458,30 +547,54 @@ async fn read_answers(worker: &Worker, slot: usize, mut stream: OwnedReadHalf) -
     }
 }
 
+/// All connections of the share, some at a time; `None` when the stop signal came first.
+async fn connect_all(
+    share: &Share,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Vec<TcpStream>>> {
+    let connects = futures_util::stream::iter(0..share.connections)
+        .map(|_| connect(share.address))
+        .buffer_unordered(CONNECTS_AT_ONCE)
+        .try_collect();
+    tokio::select! {
+        () = stop.cancelled() => Ok(None),
+        streams = connects => {
+            let streams = streams.with_context(|| format!("connecting to {}", share.address))?;
+            Ok(Some(streams))
+        }
+    }
+}
+
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    // On loopback, a connection to a port that nobody listens on can meet itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// Tries until it succeeds; the run's end drops it.
-async fn reconnect(address: SocketAddr, slot: u64, attempt: u64) -> TcpStream {
-    // Connections that the target merely closed come back at once.
-    let mut wait = Duration::ZERO;
-    for retry in 0_u64.. {
-        tokio::time::sleep(wait).await;
-        if let Ok(stream) = connect(address).await {
-            return stream;
+async fn reconnect(worker: &Worker, slot: usize, attempt: u64) -> TcpStream {
+    let mut retry = attempt;
+    loop {
+        match connect(worker.share.address).await {
+            Ok(stream) => return stream,
+            Err(error) => worker.failed_to_connect(&error),
         }
-        let jitter_us = below(
-            splitmix64(slot, attempt.wrapping_add(retry)),
-            RECONNECT_AFTER.as_micros() as u64,
-        );
-        wait = RECONNECT_AFTER + Duration::from_micros(jitter_us);
+        retry = retry.wrapping_add(1);
+        wait_before_connecting(slot, retry).await;
     }
-    unreachable!("the loop has no end")
+}
+
+/// Long enough not to spin, and not as long for one connection as for another.
+async fn wait_before_connecting(slot: usize, attempt: u64) {
+    let bits = splitmix64(slot as u64, attempt);
+    let jitter_us = below(bits, RECONNECT_AFTER.as_micros() as u64);
+    tokio::time::sleep(RECONNECT_AFTER + Duration::from_micros(jitter_us)).await;
 }
 
 /// Ends both directions, so that the reader of the connection wakes and finds out.

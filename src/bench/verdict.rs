@@ -10,6 +10,9 @@ use crate::units::{grouped, human_us, micros};
 
 /// Share of the target rate that must have been answered well.
 const MIN_ACHIEVED_SHARE: f64 = 0.999;
+/// A generator thread that is busy for more of the time than this has nothing left: what looks like a slow
+/// target may be its own answers, waiting to be read.
+const MAX_BUSY_SHARE: f64 = 0.95;
 /// Share of the arrivals that may have failed, unsent ones included.
 const MAX_FAILED_SHARE: f64 = 0.001;
 
@@ -59,14 +62,16 @@ pub struct Facts {
     pub misses: u64,
     /// Answers that were not what was asked for.
     pub wrong_answers: u64,
-    /// Requests per second that the schedule asked for.
-    pub target_rps: f64,
+    /// Arrivals per second that were scheduled.
+    pub scheduled_rps: f64,
     /// Good answers per second.
     pub achieved_rps: f64,
     /// The generator's own delay, 99th percentile.
     pub lag_p99_us: u64,
     /// The bound of that.
     pub max_lag: Duration,
+    /// Share of the time in which the busiest generator thread ran, or was ready to run and had no core.
+    pub busy_share: f64,
 }
 
 /// Judges a run. The first reason found is the verdict's: what makes figures worthless comes first.
@@ -98,7 +103,16 @@ pub fn judge(facts: &Facts) -> (Verdict, String) {
         );
         return (Verdict::GeneratorLimited, reason);
     }
-    target_verdict(facts)
+    match target_verdict(facts) {
+        (Verdict::TargetMissed, reason) if facts.busy_share > MAX_BUSY_SHARE => (
+            Verdict::GeneratorLimited,
+            format!(
+                "{reason}; but a generator thread was busy {:.0} % of the time: add --threads, or lower --rps",
+                facts.busy_share * 100.0
+            ),
+        ),
+        verdict => verdict,
+    }
 }
 
 fn target_verdict(facts: &Facts) -> (Verdict, String) {
@@ -115,11 +129,12 @@ fn target_verdict(facts: &Facts) -> (Verdict, String) {
         );
         return (Verdict::TargetMissed, reason);
     }
-    let share = facts.achieved_rps / facts.target_rps;
+    let share = facts.achieved_rps / facts.scheduled_rps;
     let reason = format!(
-        "{:.2} % of {} requests/s were answered well",
+        "{:.2} % of {} requests/s reached, {:.2} % of the requests failed",
         share * 100.0,
-        grouped(facts.target_rps.round() as u64)
+        grouped(facts.scheduled_rps.round() as u64),
+        failed_share * 100.0
     );
     if share < MIN_ACHIEVED_SHARE {
         return (Verdict::TargetMissed, reason);
@@ -149,10 +164,11 @@ mod tests {
         interrupted: false,
         misses: 0,
         wrong_answers: 0,
-        target_rps: 1_000.0,
+        scheduled_rps: 1_000.0,
         achieved_rps: 999.9,
         lag_p99_us: 200,
         max_lag: Duration::from_millis(5),
+        busy_share: 0.5,
     };
 
     #[test]
@@ -186,6 +202,14 @@ mod tests {
             lag_p99_us: 90_000,
             ..slow
         };
+        let exhausted = Facts {
+            busy_share: 0.96,
+            ..GOOD
+        };
+        let exhausted_and_slow = Facts {
+            busy_share: 0.96,
+            ..slow
+        };
         let missing = Facts {
             misses: 1,
             ..lagging
@@ -216,6 +240,12 @@ mod tests {
                 Verdict::GeneratorLimited,
                 "5.00 ms is above 5.00 ms",
             ),
+            (
+                exhausted_and_slow,
+                Verdict::GeneratorLimited,
+                "busy 96 % of the time",
+            ),
+            (exhausted, Verdict::Pass, "99.99 %"),
             (lagging_and_slow, Verdict::GeneratorLimited, "90.00 ms"),
             (missing, Verdict::Invalid, "1 keys were not there"),
             (wrong, Verdict::Invalid, "1 answers"),

@@ -65,46 +65,42 @@ impl Workload {
     /// Judges the body that arrival `number` was answered with: the misses always, the ids of a sample.
     #[must_use]
     pub fn judge(&self, number: u64, body: &[u8]) -> Answer {
-        if number.is_multiple_of(VERIFY_EVERY) && !self.ids_fit(number, body) {
-            return Answer::Wrong;
+        // Text that looks like a miss is rare, so it is looked at closely.
+        if number.is_multiple_of(VERIFY_EVERY) || memmem::find(body, b"null").is_some() {
+            return self.verify(number, body);
         }
-        let whole = body.first() == Some(&b'[') && body.last() == Some(&b']') && body.len() > 2;
-        let misses = count_nulls(body);
-        if whole && misses <= self.keys_per_request {
-            Answer::Sessions { misses }
+        if body.first() == Some(&b'[') && body.last() == Some(&b']') && body.len() > 2 {
+            Answer::Sessions { misses: 0 }
         } else {
             Answer::Wrong
         }
     }
 
-    fn ids_fit(&self, number: u64, body: &[u8]) -> bool {
+    /// Reads the body as JSON: as many sessions as keys, each `null` or with the id that was asked for.
+    fn verify(&self, number: u64, body: &[u8]) -> Answer {
         let Ok(sessions) = serde_json::from_slice::<Vec<Option<IdOnly>>>(body) else {
-            return false;
+            return Answer::Wrong;
         };
-        sessions.len() == self.keys_per_request as usize
-            && sessions
-                .iter()
-                .zip(self.indexes(number))
-                // JSON of an older loader carries no id.
-                .all(|(session, index)| {
-                    session
-                        .as_ref()
-                        .and_then(|session| session.id)
-                        .is_none_or(|id| id == index)
-                })
+        let fits = |(session, index): (&Option<IdOnly>, u64)| {
+            // JSON of an older loader carries no id.
+            let id = session.as_ref().and_then(|session| session.id);
+            id.is_none_or(|id| id == index)
+        };
+        if sessions.len() != self.keys_per_request as usize
+            || !sessions.iter().zip(self.indexes(number)).all(fits)
+        {
+            return Answer::Wrong;
+        }
+        let misses = sessions.iter().filter(|session| session.is_none()).count();
+        Answer::Sessions {
+            misses: misses as u32,
+        }
     }
 }
 
 #[derive(serde::Deserialize)]
 struct IdOnly {
     id: Option<u64>,
-}
-
-/// `null` as an element of the outer array: behind a bracket or a comma, never behind a colon.
-fn count_nulls(body: &[u8]) -> u32 {
-    memmem::find_iter(body, b"null")
-        .filter(|&at| at > 0 && matches!(body[at - 1], b'[' | b','))
-        .count() as u32
 }
 
 #[cfg(test)]
@@ -158,22 +154,22 @@ mod tests {
 
     #[test]
     fn misses_are_the_nulls_of_the_outer_array() {
-        let workload = workload(10, 3);
+        let workload = workload(1_000_000, 3);
+        let id = |place| workload.indexes(1).nth(place).expect("three of them");
+        let one_found = format!(r#"[null, {{"id":{}}}, null]"#, id(1));
+        let misses = |misses| Answer::Sessions { misses };
         for (body, expected) in [
-            (
-                &br#"[null,{"id":1},null]"#[..],
-                Answer::Sessions { misses: 2 },
-            ),
-            (
-                br#"[{"id":1,"x":null},{"y":"null"},{}]"#,
-                Answer::Sessions { misses: 0 },
-            ),
-            (br#"[{"id":1},{"id":2},{"id":3}"#, Answer::Wrong),
-            (b"[]", Answer::Wrong),
-            (b"", Answer::Wrong),
-            (b"ok", Answer::Wrong),
+            (one_found.as_str(), misses(2)),
+            ("[null,null,null]", misses(3)),
+            (r#"[{"x":null},{"y":"[null,null"},{}]"#, misses(0)),
+            (r#"[{"status":"active"},{},{}]"#, misses(0)),
+            ("[null]", Answer::Wrong),
+            (r#"[{"id":1},{"id":2},{"id":3}"#, Answer::Wrong),
+            ("[]", Answer::Wrong),
+            ("", Answer::Wrong),
+            ("ok", Answer::Wrong),
         ] {
-            assert_eq!(workload.judge(1, body), expected);
+            assert_eq!(workload.judge(1, body.as_bytes()), expected, "{body}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod plan;
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::SeedConfig;
 use crate::exit;
+use crate::output;
 use crate::progress::Progress;
 use crate::record::{self, Dataset};
 use crate::store::{Batch, DatasetInfo, Store, StoreError, Usage};
@@ -56,7 +58,7 @@ enum Outcome {
 pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
     let store = Store::open(&config.store, Usage::Load).await?;
     let before = store.stats().await?;
-    eprintln!(
+    output::say(&format!(
         "Seeding {} keys of {} bytes into {} ({} {}, {} keys now)",
         grouped(config.keys.get()),
         config.dataset.value_size,
@@ -64,22 +66,24 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
         before.engine,
         before.version.as_deref().unwrap_or("of unknown version"),
         grouped(before.keys),
-    );
+    ));
+    let info = dataset_info(&config);
+    if store.dataset().await?.is_some_and(|noted| noted != info) {
+        store.forget_dataset().await?;
+    }
     let started = Instant::now();
     let mut load = load(&store, &config, &stop).await;
-    if load.failure.is_none() {
-        load.failure = note_dataset(&store, &config, &load).await.err();
+    if let Err(error) = conclude(&store, &config, &info, &load).await {
+        load.failure.get_or_insert(error);
     }
     let elapsed = started.elapsed();
     let after = store.stats().await.ok().map(|stats| stats.keys);
     let summary = summarise(&config, load, elapsed, (before.keys, after));
     if config.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&summary).context("writing the summary")?
-        );
+        let json = serde_json::to_string_pretty(&summary).context("writing the summary")?;
+        output::print(&(json + "\n"));
     } else {
-        print_summary(&summary);
+        output::print(&summary_text(&summary));
     }
     Ok(match summary.outcome {
         Outcome::Complete => exit::OK,
@@ -108,8 +112,6 @@ async fn load(store: &Store, config: &SeedConfig, stop: &CancellationToken) -> L
             let Some(indexes) = batches.next() else { break };
             let batch = encode(&config.dataset, indexes.clone());
             window.push(put(store, indexes, batch, config.ttl));
-            // The embedded store answers at once, and the signal handler needs its turn.
-            tokio::task::yield_now().await;
         }
         let Some((indexes, bytes, outcome)) = window.next().await else {
             break;
@@ -163,18 +165,27 @@ fn encode(dataset: &Dataset, indexes: Range<u64>) -> Batch {
     batch
 }
 
-/// Only a complete dataset is announced: who reads the note may rely on every index below its count.
-async fn note_dataset(store: &Store, config: &SeedConfig, load: &Load) -> Result<(), String> {
+fn dataset_info(config: &SeedConfig) -> DatasetInfo {
+    DatasetInfo {
+        keys: config.keys.get(),
+        key_prefix: config.dataset.key_prefix.clone(),
+        value_size: config.dataset.value_size.bytes(),
+        seed: config.dataset.seed,
+        record_version: record::VERSION,
+    }
+}
+
+/// Makes what was loaded durable, and notes the dataset if it is complete: who reads the note may rely on
+/// every index below its count.
+async fn conclude(
+    store: &Store,
+    config: &SeedConfig,
+    info: &DatasetInfo,
+    load: &Load,
+) -> Result<(), String> {
     if load.keys == config.keys.get() {
-        let info = DatasetInfo {
-            keys: config.keys.get(),
-            key_prefix: config.dataset.key_prefix.clone(),
-            value_size: config.dataset.value_size.bytes(),
-            seed: config.dataset.seed,
-            record_version: record::VERSION,
-        };
         store
-            .put_dataset(&info)
+            .put_dataset(info, config.ttl)
             .await
             .map_err(|error| format!("noting the dataset: {error}"))?;
     }
@@ -211,14 +222,14 @@ fn summarise(
     }
 }
 
-fn print_summary(summary: &Summary) {
+fn summary_text(summary: &Summary) -> String {
     let head = match summary.outcome {
-        Outcome::Complete => "Seeded".to_owned(),
-        Outcome::Interrupted => "Interrupted after".to_owned(),
-        Outcome::Failed => "FAILED after".to_owned(),
+        Outcome::Complete => "Seeded",
+        Outcome::Interrupted => "Interrupted after",
+        Outcome::Failed => "FAILED after",
     };
-    println!(
-        "{head} {} of {} keys ({}) in {:.2} s: {} keys/s, {:.1} MB/s",
+    let mut text = format!(
+        "{head} {} of {} keys ({}) in {:.2} s: {} keys/s, {:.1} MB/s\n",
         grouped(summary.keys_acknowledged),
         grouped(summary.keys_asked),
         human_bytes(summary.bytes_acknowledged),
@@ -229,14 +240,16 @@ fn print_summary(summary: &Summary) {
     let after = summary
         .store_keys_after
         .map_or_else(|| "not available".to_owned(), grouped);
-    println!(
+    let _ = writeln!(
+        text,
         "The store held {} keys before and holds {after} now, its note of the dataset included",
         grouped(summary.store_keys_before),
     );
     if let Some(failure) = &summary.failure {
-        println!("First failure: {failure}");
+        let _ = writeln!(text, "First failure: {failure}");
     }
     if summary.outcome != Outcome::Complete {
-        println!("Run the same command again to complete it: the same keys get the same bytes");
+        text += "Run the same command again to complete it: the same keys get the same bytes\n";
     }
+    text
 }

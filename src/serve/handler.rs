@@ -4,13 +4,14 @@
 //! than a fixed number: beyond it the answer is 503 at once.
 
 use std::cell::{Cell, RefCell};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{self, Problem, Reply};
@@ -22,6 +23,8 @@ use crate::units::MAX_VALUE_BYTES;
 
 /// Requests that may wait for the store on one thread; at 20,000 a second this is 0.2 s of them.
 const MAX_WAITING: usize = 4_096;
+/// Bodies of at most 1 MiB that one thread reads at once.
+const MAX_BODIES: usize = 64;
 /// A body of at most 1 MiB that takes longer is not going to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The store is asked for its statistics at most this often, whatever the clients do.
@@ -32,21 +35,17 @@ pub(super) struct Handler {
     store: Store,
     key_prefix: String,
     limits: Limits,
-    waiting: Cell<usize>,
+    waiting: Places,
+    bodies: Places,
     clock: RefCell<Clock>,
     stats: Arc<StatsCache>,
     stop: CancellationToken,
 }
 
-/// The last statistics, shared by all threads.
+/// The last statistics, or why there are none, shared by all threads. Whoever finds them old renews them; the
+/// others wait for that, no longer than the store's deadline.
 #[derive(Default)]
-pub(super) struct StatsCache(Mutex<CachedStats>);
-
-#[derive(Default)]
-struct CachedStats {
-    asked: Option<Instant>,
-    body: Option<Bytes>,
-}
+pub(super) struct StatsCache(Mutex<Option<(Instant, Result<Bytes, StoreError>)>>);
 
 /// The current second as text, formatted once a second.
 #[derive(Default)]
@@ -86,7 +85,8 @@ impl Handler {
                 allow_writes: config.allow_writes,
                 max_keys_per_request: config.max_keys_per_request,
             },
-            waiting: Cell::new(0),
+            waiting: Places::new(MAX_WAITING),
+            bodies: Places::new(MAX_BODIES),
             clock: RefCell::default(),
             stats,
             stop,
@@ -103,10 +103,11 @@ impl Handler {
     async fn try_answer(&self, request: Request<Incoming>) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
         let route = route(&head.method, head.uri.path(), head.uri.query(), self.limits)?;
-        // Liveness does not depend on the store, nor on how many wait for it.
         let _place = match route {
+            // Liveness does not depend on the store, nor on how many wait for it.
             Route::Livez => None,
-            _ => Some(self.take_place()?),
+            Route::PutKey(..) => Some(self.bodies.take()?),
+            _ => Some(self.waiting.take()?),
         };
         match route {
             Route::Session(id) => {
@@ -125,7 +126,10 @@ impl Handler {
             }
             Route::PutKey(key, ttl) => {
                 let key = Bytes::copy_from_slice(&key);
-                self.store.put(key, read_body(body).await?, ttl).await?;
+                let value = read_body(body).await?;
+                // Only now: a slow client must not take the place of one that waits for the store.
+                let _place = self.waiting.take()?;
+                self.store.put(key, value, ttl).await?;
                 Ok(reply::no_content())
             }
             Route::DeleteKey(key) => {
@@ -168,12 +172,15 @@ impl Handler {
     }
 
     async fn stats(&self) -> Result<Reply, Problem> {
-        if let Some(body) = self.stats.fresh_or_claim() {
-            return Ok(reply::json(body));
-        }
-        let body = self.read_stats().await;
-        // On a failure nobody is told yesterday's figures as if they were today's.
-        self.stats.put(body.as_ref().ok().cloned());
+        let mut last = self.stats.0.lock().await;
+        let body = match &*last {
+            Some((asked, outcome)) if asked.elapsed() < STATS_AGE => outcome.clone(),
+            _ => {
+                let outcome = self.read_stats().await;
+                *last = Some((Instant::now(), outcome.clone()));
+                outcome
+            }
+        };
         Ok(reply::json(body?))
     }
 
@@ -183,39 +190,35 @@ impl Handler {
         let now_s = unix_seconds(SystemTime::now());
         Ok(stats_body(&stats, dataset.as_ref(), now_s))
     }
+}
 
-    fn take_place(&self) -> Result<Place<'_>, Problem> {
-        let waiting = self.waiting.get();
-        if waiting >= MAX_WAITING {
-            let detail = "too many requests wait for the store".to_owned();
-            return Err(StoreError::Unavailable(detail).into());
+/// A bounded number of requests of one thread.
+struct Places {
+    taken: Cell<usize>,
+    all: usize,
+}
+
+impl Places {
+    fn new(all: usize) -> Self {
+        Self {
+            taken: Cell::new(0),
+            all,
         }
-        self.waiting.set(waiting + 1);
-        Ok(Place(&self.waiting))
+    }
+
+    /// One place, or 503 at once.
+    fn take(&self) -> Result<Place<'_>, Problem> {
+        let taken = self.taken.get();
+        if taken >= self.all {
+            let detail = "too many requests are waiting already";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+        }
+        self.taken.set(taken + 1);
+        Ok(Place(&self.taken))
     }
 }
 
-impl StatsCache {
-    /// The last body while it is fresh, or while somebody else renews it; `None`: the caller renews it.
-    fn fresh_or_claim(&self) -> Option<Bytes> {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = cached
-            .asked
-            .is_some_and(|asked| asked.elapsed() < STATS_AGE);
-        if !fresh {
-            cached.asked = Some(Instant::now());
-            return None;
-        }
-        cached.body.clone()
-    }
-
-    fn put(&self, body: Option<Bytes>) {
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.body = body;
-    }
-}
-
-/// One waiting request, counted until it is dropped, also when its client goes away.
+/// Given back when it is dropped, also when its client goes away.
 struct Place<'a>(&'a Cell<usize>);
 
 impl Drop for Place<'_> {
@@ -262,11 +265,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_caller_in_a_second_renews_the_statistics() {
-        let cache = StatsCache::default();
-        assert_eq!(cache.fresh_or_claim(), None);
-        cache.put(Some(Bytes::from_static(b"{}")));
-        assert_eq!(cache.fresh_or_claim(), Some(Bytes::from_static(b"{}")));
+    fn places_are_bounded_and_come_back() {
+        let places = Places::new(2);
+        let (first, _second) = (places.take().ok(), places.take().ok());
+        assert!(places.take().is_err());
+        drop(first);
+        assert!(places.take().is_ok());
     }
 
     #[test]

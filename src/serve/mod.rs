@@ -9,12 +9,10 @@ pub mod reply;
 pub mod route;
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,6 +32,8 @@ use handler::{Handler, StatsCache};
 
 /// Connections that the kernel may hold before they are accepted.
 const BACKLOG: i32 = 4_096;
+/// Long enough to read a request that was sent before the stop signal.
+const BEFORE_DRAIN: Duration = Duration::from_millis(50);
 /// A client that has not sent its whole head by then is gone or hostile; idle connections end likewise.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// Head of a request: its line and all headers. A batch of 128 ids needs about 2 KiB.
@@ -191,7 +191,7 @@ fn serve_on_this_thread(thread: Thread, ready: oneshot::Sender<()>) -> anyhow::R
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let store = store.for_this_runtime(&config.store).await?;
         let handler = Rc::new(Handler::new(&config, store, cache, stop.clone()));
         let listener = TcpListener::from_std(listener)?;
@@ -219,8 +219,9 @@ fn serve_on_this_thread(thread: Thread, ready: oneshot::Sender<()>) -> anyhow::R
             () = stop.cancelled() => {}
             () = accept => {}
         }
-        accept_what_the_kernel_holds(&listener, &connections, &handler, &graceful).await;
-        drop(listener);
+        accept_what_the_kernel_holds(listener, &connections, &handler, &graceful)?;
+        // Ends a connection before its first request is read, so those just accepted get a moment.
+        tokio::time::sleep(BEFORE_DRAIN).await;
         if tokio::time::timeout(config.drain, graceful.shutdown())
             .await
             .is_err()
@@ -228,24 +229,29 @@ fn serve_on_this_thread(thread: Thread, ready: oneshot::Sender<()>) -> anyhow::R
             tracing::warn!(after = ?config.drain, "connections were still busy and are cut");
         }
         Ok(())
-    })
+    });
+    // A write to the embedded store that waits for another process must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Closing a listener resets the connections that it holds unaccepted, whose requests may be on their way.
-async fn accept_what_the_kernel_holds(
-    listener: &TcpListener,
+fn accept_what_the_kernel_holds(
+    listener: TcpListener,
     connections: &Arc<Semaphore>,
     handler: &Rc<Handler>,
     graceful: &GracefulShutdown,
-) {
+) -> std::io::Result<()> {
+    // The runtime knows of a connection only after its next turn; the kernel knows now.
+    let listener = listener.into_std()?;
     while let Ok(permit) = connections.clone().try_acquire_owned() {
-        let accepted = poll_fn(|context| match listener.poll_accept(context) {
-            Poll::Ready(Ok((stream, _))) => Poll::Ready(Some(stream)),
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
-        });
-        let Some(stream) = accepted.await else { return };
-        spawn_connection(stream, permit, handler, graceful);
+        let Ok((stream, _)) = listener.accept() else {
+            break;
+        };
+        stream.set_nonblocking(true)?;
+        spawn_connection(TcpStream::from_std(stream)?, permit, handler, graceful);
     }
+    Ok(())
 }
 
 fn spawn_connection(
@@ -257,6 +263,8 @@ fn spawn_connection(
     // Answers are written whole, so waiting to coalesce them only adds latency. Failing to set it is no
     // reason to refuse the client.
     let _ = stream.set_nodelay(true);
+    // A client that asks and never reads would keep its place for ever.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(HEAD_TIMEOUT));
     let handler = handler.clone();
     let service = service_fn(move |request| {
         let handler = handler.clone();

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::reply::Problem;
-use crate::units::{MAX_KEY_BYTES, parse_duration};
+use crate::units::{MAX_KEY_BYTES, parse_ttl};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,9 +77,8 @@ fn session_route(path: &str) -> Result<Route<'_>, Problem> {
 
 fn sessions_route(query: Option<&str>, max: usize) -> Result<Route<'_>, Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let list = parameter(query, "ids")
-        .filter(|list| !list.is_empty())
-        .ok_or_else(|| bad("ids is missing; write ?ids=1,2,3".into()))?;
+    let list = parameter(query, "ids").filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| bad("ids is missing; write ?ids=1,2,3".into()))?;
     let mut ids = Vec::with_capacity(16);
     for text in list.split(',') {
         if ids.len() == max {
@@ -124,19 +123,21 @@ fn ttl(query: Option<&str>) -> Result<Option<Duration>, Problem> {
         return Ok(None);
     };
     let duration = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        parse_duration(&format!("{text}s"))
+        parse_ttl(&format!("{text}s"))
     } else {
-        parse_duration(text)
+        parse_ttl(&text)
     };
     duration
         .map(Some)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("ttl is {text:?}: {error}")))
 }
 
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?
+/// A parameter's value, percent-decoded; what is no text then belongs to no value that is asked for.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
+    let raw = query?
         .split('&')
-        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(percent_decode_str(raw).decode_utf8_lossy())
 }
 
 /// Plain decimal digits only: no sign, no space, no overflow.
@@ -178,6 +179,7 @@ mod tests {
             ("/user/session/42", Route::Session(42)),
             ("/user/sessions?ids=3,1,2", Route::Sessions(vec![3, 1, 2])),
             ("/user/sessions?x=1&ids=7", Route::Sessions(vec![7])),
+            ("/user/sessions?ids=1%2C2", Route::Sessions(vec![1, 2])),
             ("/v1/keys/a%2Fb%00", Route::GetKey(b"a/b\0"[..].into())),
             ("/stats", Route::Stats),
             ("/livez", Route::Livez),
@@ -216,7 +218,12 @@ mod tests {
             let expected = Route::PutKey(key(), Some(Duration::from_mins(1)));
             assert_eq!(put(Some(text)).ok(), Some(expected), "{text}");
         }
-        for text in ["ttl=", "ttl=0", "ttl=-1", "ttl=soon"] {
+        let month = Duration::from_hours(24 * 30);
+        assert_eq!(
+            put(Some("ttl=30days")).ok(),
+            Some(Route::PutKey(key(), Some(month)))
+        );
+        for text in ["ttl=", "ttl=0", "ttl=20years", "ttl=-1", "ttl=soon"] {
             assert!(put(Some(text)).is_err(), "{text}");
         }
     }

@@ -1,16 +1,18 @@
 //! Dragonfly, and every server of its protocol. The only file that names fred.
 //!
 //! Enters: keys and values. Leaves: values without a copy, slices of the buffer they were read into.
-//! Must not wait without end: every command has a deadline, and while the connection is lost every command
-//! fails at once instead of queueing behind the reconnection.
+//! Must not wait without end: every command has a deadline. While the connection is lost, or the store lets
+//! one deadline after another pass, commands fail at once instead of queueing inside the client.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::config::{Config, ReconnectPolicy, Server, ServerConfig, UnresponsiveConfig};
+use fred::types::config::{Config, ReconnectPolicy, Server, ServerConfig};
 use fred::types::{Builder, ClientState, ClusterHash, CustomCommand, Expiration, Value};
 
 use super::{Batch, Description, Page, StoreError, StoreStats};
@@ -20,15 +22,59 @@ use crate::config::StoreUrl;
 /// that a store which returns is used again within a second.
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
-/// Commands that may wait inside the client; beyond it the answer is an error, not a longer queue.
-const MAX_QUEUED_COMMANDS: usize = 16_384;
-/// After this many deadlines without an answer the connection itself is given up.
-const DEADLINES_UNTIL_DEAD: u32 = 4;
+/// A peer that acknowledges nothing for this many connect timeouts is gone, and the connection with it.
+const TIMEOUTS_UNTIL_GONE: u32 = 4;
+/// So many deadlines missed in a row, and not one kept, are a frozen store. fred keeps what timed out until it
+/// is answered, and its own queue must not be bounded: a full one swallows its order to reconnect. So the
+/// flow into it is stopped here.
+const MISSED_UNTIL_FROZEN: u32 = 64;
+/// How often a frozen store is asked whether it still is.
+const FROZEN_PROBE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub(super) struct Dragonfly {
     client: Client,
     timeout: Duration,
+    health: Arc<Health>,
+}
+
+/// Deadlines missed in a row. Written by one runtime only, so nothing here is contended.
+struct Health {
+    missed: AtomicU32,
+    opened: Instant,
+    /// When the last command was let through, in milliseconds after `opened`.
+    probed_ms: AtomicU64,
+}
+
+impl Health {
+    fn new() -> Self {
+        Self {
+            missed: AtomicU32::new(0),
+            opened: Instant::now(),
+            probed_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a command may be sent: always, but to a frozen store only one now and then.
+    fn allows(&self) -> bool {
+        if self.missed.load(Relaxed) < MISSED_UNTIL_FROZEN {
+            return true;
+        }
+        let now_ms = self.opened.elapsed().as_millis() as u64;
+        let due = self.probed_ms.load(Relaxed) + FROZEN_PROBE.as_millis() as u64 <= now_ms;
+        if due {
+            self.probed_ms.store(now_ms, Relaxed);
+        }
+        due
+    }
+
+    fn note(&self, missed_deadline: bool) {
+        if missed_deadline {
+            self.missed.fetch_add(1, Relaxed);
+        } else if self.missed.load(Relaxed) > 0 {
+            self.missed.store(0, Relaxed);
+        }
+    }
 }
 
 impl Dragonfly {
@@ -36,7 +82,11 @@ impl Dragonfly {
         let client = builder(url, timeout)
             .build()
             .map_err(|error| StoreError::Setup(error.details().to_owned()))?;
-        let store = Self { client, timeout };
+        let store = Self {
+            client,
+            timeout,
+            health: Arc::new(Health::new()),
+        };
         match tokio::time::timeout(connect_timeout(timeout), store.client.init()).await {
             Ok(Ok(_)) => Ok(store),
             Ok(Err(error)) if *error.kind() == ErrorKind::Auth => Err(StoreError::Setup(format!(
@@ -53,15 +103,18 @@ impl Dragonfly {
 
     pub(super) async fn get_many(
         &self,
-        keys: Vec<Bytes>,
+        mut keys: Vec<Bytes>,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        if keys.is_empty() {
+        let wanted = keys.len();
+        let Some(last) = keys.last().cloned() else {
             return Ok(Vec::new());
+        };
+        if MISTAKEN_FOR_PUBSUB.contains(&wanted) {
+            keys.resize(*MISTAKEN_FOR_PUBSUB.end() + 1, last);
         }
-        self.ready()?;
         let asked = keys.len();
-        let answer = self.client.mget::<Value, _>(keys).await;
-        let Value::Array(values) = answer.map_err(|error| self.error(&error))? else {
+        let answer = self.done(self.ready()?.mget::<Value, _>(keys).await)?;
+        let Value::Array(mut values) = answer else {
             return Err(StoreError::Refused(
                 "MGET was not answered by an array".into(),
             ));
@@ -72,6 +125,7 @@ impl Dragonfly {
                 values.len()
             )));
         }
+        values.truncate(wanted);
         Ok(values.into_iter().map(into_bytes).collect())
     }
 
@@ -83,7 +137,7 @@ impl Dragonfly {
         if batch.is_empty() {
             return Ok(());
         }
-        self.ready()?;
+        let client = self.ready()?;
         let Some(ttl) = ttl else {
             // `mset` goes through a hash map and loses the order; the bare command is twice as fast.
             let mut arguments = Vec::with_capacity(batch.len() * 2);
@@ -91,19 +145,18 @@ impl Dragonfly {
                 arguments.push(Value::Bytes(key));
                 arguments.push(Value::Bytes(value));
             }
-            let answer: Result<(), Error> = self.client.custom(command("MSET"), arguments).await;
-            return answer.map_err(|error| self.error(&error));
+            return self.done(client.custom(command("MSET"), arguments).await);
         };
         // MSET knows no expiry: one SET a key, sent together.
-        let pipeline = self.client.pipeline();
+        let pipeline = client.pipeline();
         for (key, value) in batch.into_entries() {
             let queued: Result<(), Error> = pipeline
                 .set(key, value, Some(expiration(ttl)), None, false)
                 .await;
-            queued.map_err(|error| self.error(&error))?;
+            self.done(queued)?;
         }
         let answer: Result<Vec<()>, Error> = pipeline.all().await;
-        answer.map(|_| ()).map_err(|error| self.error(&error))
+        self.done(answer).map(|_| ())
     }
 
     pub(super) async fn put(
@@ -112,19 +165,14 @@ impl Dragonfly {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        self.ready()?;
-        self.client
-            .set(key, value, ttl.map(expiration), None, false)
-            .await
-            .map_err(|error| self.error(&error))
+        let expiration = ttl.map(expiration);
+        let client = self.ready()?;
+        self.done(client.set(key, value, expiration, None, false).await)
     }
 
     pub(super) async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
-        self.ready()?;
-        let removed: Result<u64, Error> = self.client.del(key).await;
-        removed
-            .map(|count| count > 0)
-            .map_err(|error| self.error(&error))
+        let removed: u64 = self.done(self.ready()?.del(key).await)?;
+        Ok(removed > 0)
     }
 
     pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
@@ -133,8 +181,7 @@ impl Dragonfly {
             return Ok(None);
         }
         let value = if kind == "string" {
-            let value: Value = self.ask("GET", vec![key.clone()]).await?;
-            match into_bytes(value) {
+            match self.get_many(vec![key.clone()]).await?.pop().flatten() {
                 // It went between the two questions.
                 None => return Ok(None),
                 value => value,
@@ -193,19 +240,25 @@ impl Dragonfly {
         name: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<R, StoreError> {
-        self.ready()?;
-        self.client
-            .custom(command(name), arguments)
-            .await
-            .map_err(|error| self.error(&error))
+        self.done(self.ready()?.custom(command(name), arguments).await)
     }
 
-    fn ready(&self) -> Result<(), StoreError> {
-        if self.client.state() == ClientState::Connected {
-            Ok(())
-        } else {
-            Err(StoreError::Unavailable("the connection is lost".into()))
+    /// The client, unless a command would only wait in it.
+    fn ready(&self) -> Result<&Client, StoreError> {
+        if self.client.state() != ClientState::Connected {
+            return Err(StoreError::Unavailable("the connection is lost".into()));
         }
+        if !self.health.allows() {
+            return Err(StoreError::Unavailable("it has stopped answering".into()));
+        }
+        Ok(&self.client)
+    }
+
+    /// What came of a command; every one goes through here.
+    fn done<T>(&self, answer: Result<T, Error>) -> Result<T, StoreError> {
+        let missed = |error: &Error| *error.kind() == ErrorKind::Timeout;
+        self.health.note(answer.as_ref().is_err_and(missed));
+        answer.map_err(|error| self.error(&error))
     }
 
     fn error(&self, error: &Error) -> StoreError {
@@ -215,7 +268,9 @@ impl Dragonfly {
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => {
                 StoreError::Unavailable(details)
             }
-            _ if details.starts_with("LOADING") => StoreError::Unavailable(details),
+            _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
+                StoreError::Unavailable(details)
+            }
             // Redis says the first, Dragonfly the second.
             _ if details.starts_with("OOM") || details.starts_with("Out of memory") => {
                 StoreError::Full(details)
@@ -224,6 +279,20 @@ impl Dragonfly {
         }
     }
 }
+
+/// How the messages begin that mean "not now": the store's own while it reads its data, and those of fred for
+/// commands that the loss of the connection caught on their way, which have no kind of their own.
+const UNAVAILABLE: [&str; 4] = [
+    "LOADING",
+    "Failed to route",
+    "Failed to send",
+    "Client is not",
+];
+
+/// Numbers of keys whose MGET must not be sent as it is. fred takes an array of so many values for a pub/sub
+/// message when the first of them reads `message`, `subscribe` or the like, drops it, and gives every later
+/// answer on the connection to the wrong caller. With the last key repeated, no stored value can do that.
+const MISTAKEN_FOR_PUBSUB: std::ops::RangeInclusive<usize> = 3..=5;
 
 /// Connecting takes several round trips, and a short command deadline is no reason to give up on them.
 fn connect_timeout(timeout: Duration) -> Duration {
@@ -264,14 +333,10 @@ fn builder(url: &StoreUrl, timeout: Duration) -> Builder {
         .with_connection_config(|connection| {
             connection.connection_timeout = connect_timeout(timeout);
             connection.internal_command_timeout = connect_timeout(timeout);
-            connection.max_command_buffer_len = MAX_QUEUED_COMMANDS;
             // A lost command is the caller's to repeat: it knows whether that is harmless.
             connection.max_command_attempts = 1;
             connection.tcp.nodelay = Some(true);
-            connection.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(connect_timeout(timeout) * DEADLINES_UNTIL_DEAD),
-                interval: connect_timeout(timeout),
-            };
+            connection.tcp.user_timeout = Some(connect_timeout(timeout) * TIMEOUTS_UNTIL_GONE);
         });
     builder
 }
@@ -326,6 +391,20 @@ fn parse_info(info: &str, keys: u64) -> StoreStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frozen_store_is_asked_only_now_and_then_until_it_answers() {
+        let health = Health::new();
+        for _ in 0..MISSED_UNTIL_FROZEN {
+            assert!(health.allows());
+            health.note(true);
+        }
+        std::thread::sleep(FROZEN_PROBE);
+        assert!(health.allows());
+        assert!(!health.allows());
+        health.note(false);
+        assert!(health.allows() && health.allows());
+    }
 
     #[test]
     fn info_is_read_leniently_whatever_the_engine() {

@@ -10,11 +10,13 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, WithoutTls};
+use tokio::sync::Semaphore;
 
 use super::{Batch, Description, Page, StoreError, StoreStats, Usage};
 use crate::units::MAX_KEY_BYTES;
@@ -29,10 +31,14 @@ const EXPIRY_BYTES: usize = 8;
 pub(super) struct Embedded {
     env: Env<WithoutTls>,
     database: Database<'static, Raw, Raw>,
+    /// LMDB has one writer at a time. Who waits for it here can give up; who waits inside LMDB, behind
+    /// another process, cannot.
+    writer: Arc<Semaphore>,
+    timeout: Duration,
 }
 
 impl Embedded {
-    pub(super) fn open(folder: &Path, usage: Usage) -> Result<Self, StoreError> {
+    pub(super) fn open(folder: &Path, usage: Usage, timeout: Duration) -> Result<Self, StoreError> {
         let fail = |error: &dyn std::fmt::Display| {
             StoreError::Setup(format!("embedded store {}: {error}", folder.display()))
         };
@@ -44,16 +50,23 @@ impl Embedded {
         std::fs::create_dir_all(folder).map_err(|error| fail(&error))?;
         let env = open_environment(folder, usage).map_err(|error| fail(&error))?;
         env.clear_stale_readers().map_err(|error| fail(&error))?;
-        let txn = env.write_txn().map_err(|error| fail(&error))?;
+        // The unnamed database always exists, and reading never waits for a writer.
+        let txn = env.read_txn().map_err(|error| fail(&error))?;
         let database = env
-            .create_databases_and_commit(txn, |opener, txn| {
+            .open_databases_and_commit(txn, |opener, txn| {
                 opener
-                    .create_database::<Raw, Raw>(txn, None)
+                    .open_database::<Raw, Raw>(txn, None)
                     .map(CommitOrAbort::<_, ()>::Commit)
             })
             .map_err(|error: heed::Error| fail(&error))?
-            .unwrap_commit();
-        Ok(Self { env, database })
+            .unwrap_commit()
+            .ok_or_else(|| fail(&"it has no unnamed database"))?;
+        Ok(Self {
+            env,
+            database,
+            writer: Arc::new(Semaphore::new(1)),
+            timeout,
+        })
     }
 
     pub(super) fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, StoreError> {
@@ -81,23 +94,29 @@ impl Embedded {
             .collect())
     }
 
-    pub(super) fn put_batch(&self, batch: Batch, ttl: Option<Duration>) -> Result<(), StoreError> {
-        let expiry = expiry_ms(ttl);
-        let mut txn = self.env.write_txn().map_err(store_error)?;
-        for (key, value) in batch.into_entries() {
-            self.write(&mut txn, &key, &value, expiry)?;
-        }
-        txn.commit().map_err(store_error)
+    pub(super) async fn put_batch(
+        &self,
+        batch: Batch,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.writing(move |store| {
+            let expiry = expiry_ms(ttl);
+            let mut txn = store.env.write_txn().map_err(store_error)?;
+            for (key, value) in batch.into_entries() {
+                store.write(&mut txn, &key, &value, expiry)?;
+            }
+            txn.commit().map_err(store_error)
+        })
+        .await
     }
 
-    /// Waits for the disk, and for another process that writes, on a thread that may wait.
     pub(super) async fn put(
         &self,
         key: Bytes,
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        self.waiting(move |store| {
+        self.writing(move |store| {
             let mut txn = store.env.write_txn().map_err(store_error)?;
             store.write(&mut txn, &key, &value, expiry_ms(ttl))?;
             txn.commit().map_err(store_error)
@@ -106,7 +125,7 @@ impl Embedded {
     }
 
     pub(super) async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
-        self.waiting(move |store| {
+        self.writing(move |store| {
             let mut txn = store.env.write_txn().map_err(store_error)?;
             let live = store
                 .lookup(&txn, &key)?
@@ -171,19 +190,34 @@ impl Embedded {
         })
     }
 
+    /// Without a deadline: several GB may have to reach the disk.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
-        self.waiting(|store| store.env.force_sync().map_err(store_error))
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.env.force_sync().map_err(store_error))
             .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 
-    async fn waiting<T: Send + 'static>(
+    /// Does the work on a thread that may wait, for the disk and for another process that writes.
+    async fn writing<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        tokio::task::spawn_blocking(move || work(&store))
+        let written = async move {
+            let turn = store.writer.clone().acquire_owned().await;
+            let work = move || {
+                // Kept by the work itself: whoever gave up on it, the next one waits for its end.
+                let _turn = turn;
+                work(&store)
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?
+        };
+        tokio::time::timeout(self.timeout, written)
             .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+            .unwrap_or(Err(StoreError::Timeout(self.timeout)))
     }
 
     fn lookup<'txn>(
@@ -215,14 +249,15 @@ impl Embedded {
     }
 }
 
-/// Opens LMDB; `Load` leaves the sync to [`Embedded::sync`], so a crash of the machine may lose the load.
+/// Opens LMDB; `Load` leaves the sync to [`Embedded::sync`]. A power loss during a load may cost the whole
+/// folder: pages of the last synced state are written over before the next one is on disk.
 #[allow(unsafe_code)]
 fn open_environment(folder: &Path, usage: Usage) -> heed::Result<Env<WithoutTls>> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(MAP_BYTES).max_readers(MAX_READERS);
     if usage == Usage::Load {
-        // SAFETY: NO_SYNC trades durability on a power loss for speed; it cannot make a reader see
-        // anything else than committed pages, and a killed process leaves its commits to the kernel.
+        // SAFETY: NO_SYNC gives up the order of writes on disk, which matters when the machine loses power;
+        // a process, whether it reads, dies or is killed, sees committed pages only.
         unsafe { options.flags(EnvFlags::NO_SYNC) };
     }
     // SAFETY: the map is only changed through LMDB, which locks the folder among processes. Truncating
@@ -265,9 +300,11 @@ fn store_error(error: heed::Error) -> StoreError {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn open() -> (tempfile::TempDir, Embedded) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Embedded::open(folder.path(), Usage::Serve).expect("opens");
+        let store = Embedded::open(folder.path(), Usage::Serve, SECOND).expect("opens");
         (folder, store)
     }
 
@@ -307,7 +344,7 @@ mod tests {
         for index in 0..25_u8 {
             batch.push(|key| key.put_u8(index + 1), |value| value.put_u8(index));
         }
-        store.put_batch(batch, None).expect("put");
+        store.put_batch(batch, None).await.expect("put");
         let (mut seen, mut cursor) = (Vec::new(), None);
         loop {
             let page = store.scan(cursor.as_ref(), 10).expect("scan");
@@ -321,11 +358,39 @@ mod tests {
         assert!(seen.is_sorted());
     }
 
+    #[tokio::test]
+    async fn a_writer_that_does_not_get_its_turn_gives_up_and_the_next_one_succeeds() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let timeout = Duration::from_millis(50);
+        let store = Embedded::open(folder.path(), Usage::Serve, timeout).expect("opens");
+        let other = store.clone();
+        let (entered, is_in) = std::sync::mpsc::channel();
+        let (leave, is_told) = std::sync::mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            let _txn = other.env.write_txn().expect("a transaction");
+            entered.send(()).expect("somebody waits");
+            let _ = is_told.recv();
+        });
+        is_in.recv().expect("the other writer is in");
+        for _ in 0..3 {
+            let refused = store.put(bytes("a"), bytes("1"), None).await;
+            assert!(
+                matches!(refused, Err(StoreError::Timeout(_))),
+                "{refused:?}"
+            );
+        }
+        drop(leave);
+        holder.join().expect("it ends");
+        while store.put(bytes("a"), bytes("2"), None).await.is_err() {}
+        let expected = vec![Some(bytes("2"))];
+        assert_eq!(store.get_many(&[bytes("a")]).expect("get"), expected);
+    }
+
     #[test]
     fn looking_at_a_folder_that_is_not_there_creates_nothing() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let absent = folder.path().join("absent");
-        assert!(Embedded::open(&absent, Usage::Look).is_err());
+        assert!(Embedded::open(&absent, Usage::Look, SECOND).is_err());
         assert!(!absent.exists());
     }
 }

@@ -160,7 +160,7 @@ pub struct DatasetInfo {
 pub enum Usage {
     /// Reads, and single writes that are durable when acknowledged.
     Serve,
-    /// Bulk writes, durable at [`Store::sync`].
+    /// Bulk writes, durable on disk only after [`Store::sync`]; a killed process loses none either way.
     Load,
     /// Reads only; the embedded store must exist already.
     Look,
@@ -184,7 +184,7 @@ impl Store {
     pub async fn open(config: &StoreConfig, usage: Usage) -> Result<Self, StoreError> {
         let engine = match &config.url {
             StoreUrl::Embedded(folder) => {
-                Engine::Embedded(embedded::Embedded::open(folder, usage)?)
+                Engine::Embedded(embedded::Embedded::open(folder, usage, config.timeout)?)
             }
             url => Engine::Dragonfly(dragonfly::Dragonfly::connect(url, config.timeout).await?),
         };
@@ -215,7 +215,7 @@ impl Store {
     pub async fn put_batch(&self, batch: Batch, ttl: Option<Duration>) -> Result<(), StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.put_batch(batch, ttl).await,
-            Engine::Embedded(store) => store.put_batch(batch, ttl),
+            Engine::Embedded(store) => store.put_batch(batch, ttl).await,
         }
     }
 
@@ -280,11 +280,22 @@ impl Store {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Notes what the dataset is.
-    pub async fn put_dataset(&self, info: &DatasetInfo) -> Result<(), StoreError> {
+    /// Notes what the dataset is; the note lives as long as the keys.
+    pub async fn put_dataset(
+        &self,
+        info: &DatasetInfo,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let json = serde_json::to_vec(info).expect("plain fields are always JSON");
-        self.put(Bytes::from_static(DATASET_KEY), json.into(), None)
+        self.put(Bytes::from_static(DATASET_KEY), json.into(), ttl)
             .await
+    }
+
+    /// Takes the note away, before it stops being true.
+    pub async fn forget_dataset(&self) -> Result<(), StoreError> {
+        self.delete(Bytes::from_static(DATASET_KEY))
+            .await
+            .map(|_| ())
     }
 }
 

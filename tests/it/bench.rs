@@ -203,6 +203,12 @@ fn a_target_that_never_answers_is_timed_out_and_no_arrival_is_lost() {
     let requests = &results["requests"];
     assert_eq!(requests["ok"], 0);
     assert!(requests["timeouts"].as_u64() > Some(0), "{results}");
+    // Each of the four connections times out at most once in 200 ms: none is spent on a hopeless arrival.
+    assert!(requests["sent"].as_u64() <= Some(28), "{results}");
+    assert!(
+        requests["unsent_by_reason"]["no_connection"].as_u64() > Some(0),
+        "{results}"
+    );
     // Latency runs on for what was given up: none of it can be below the timeout.
     assert!(
         results["latency_us"]["p50"].as_u64() >= Some(200_000),
@@ -245,6 +251,11 @@ fn what_is_over_the_bound_is_unsent_and_what_is_unanswered_is_in_flight() {
     assert_eq!(requests["in_flight"], 4);
     assert_eq!(requests["unsent_by_reason"]["end_of_run"], 6);
     assert_eq!(requests["unsent_by_reason"]["max_in_flight"], 90);
+    // What was refused would have waited in vain for the whole timeout, and must not lower the latency.
+    assert!(
+        results["latency_us"]["p50"].as_u64() >= Some(30_000_000),
+        "{results}"
+    );
 }
 
 #[test]
@@ -315,6 +326,17 @@ fn a_target_that_is_not_there_is_named_with_the_way_on() {
         text.contains(&url) && text.contains("start one with kvpoc serve"),
         "{text}"
     );
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_refused_before_the_run() {
+    let store = &Store::all()[1];
+    seed(&store.url(), 100, "");
+    let serve = Serve::start(&store.url(), "");
+    let line = format!("bench --target {} --duration 1day", serve.url());
+    let output = kvpoc(&format!("{line} --json /nonexistent/x.json"));
+    assert_eq!(output.status.code(), Some(69));
+    assert!(stderr(&output).contains("cannot write --json /nonexistent/x.json"));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Process, Serve, Server, eventually, free_port, json, json_file, kvpoc, seed, start, stderr,
+    Process, Reply, Serve, Server, Store, eventually, free_port, json, json_file, kvpoc, seed,
+    start, stderr,
 };
 
 #[test]
@@ -68,6 +69,66 @@ fn a_frozen_store_is_answered_for_within_the_deadline() {
     eventually("recovery", || {
         (serve.get("/user/session/1").status == 200).then_some(())
     });
+}
+
+#[test]
+fn a_store_that_stays_frozen_under_load_is_refused_at_once_and_used_again_when_it_thaws() {
+    let store = Server::start();
+    seed(&store.url(), 1_000, "");
+    let serve = Serve::start(&store.url(), "--store-timeout 50ms --threads 1");
+    store.process().signal(Signal::STOP);
+    // Enough missed deadlines in a row, and the server no longer waits for each.
+    eventually("a refusal without waiting", || {
+        let started = Instant::now();
+        let replies = (0..8).map(|_| serve.start_get("/user/session/1"));
+        let replies: Vec<_> = replies
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(Reply::read)
+            .collect();
+        assert!(started.elapsed() < Duration::from_secs(5));
+        replies
+            .iter()
+            .any(|reply| reply.status == 503)
+            .then_some(())
+    });
+    // A supervisor replaces a frozen process; the connection breaks with commands still in the client.
+    let mut store = store;
+    store.kill();
+    store.start_again();
+    eventually("recovery", || {
+        (serve.get("/user/session/1").status == 200).then_some(())
+    });
+}
+
+#[test]
+fn values_that_read_like_messages_are_served_like_any_other() {
+    for store in Store::all() {
+        let serve = Serve::start(&store.url(), "--allow-writes --threads 1");
+        for word in [
+            "message",
+            "pmessage",
+            "smessage",
+            "subscribe",
+            "psubscribe",
+            "unsubscribe",
+        ] {
+            let value = format!(r#"{{"status":"active","word":"{word}"}}"#);
+            serve.request("PUT", "/v1/keys/user:session:1", word.as_bytes());
+            serve.request("PUT", "/v1/keys/user:session:2", value.as_bytes());
+            for ids in ["1,2", "1,2,2", "1,2,2,2", "1,2,2,2,2", "1,2,2,2,2,2"] {
+                // The word is no session, and is said to be none.
+                assert_eq!(
+                    serve.get(&format!("/user/sessions?ids={ids}")).status,
+                    502,
+                    "{word} {ids}"
+                );
+                // Whatever came before, each answer belongs to its own question.
+                assert_eq!(serve.get("/user/session/2").json()["word"], word);
+                assert_eq!(serve.get("/v1/keys/user:session:1").body, word.as_bytes());
+            }
+        }
+    }
 }
 
 #[test]

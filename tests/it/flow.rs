@@ -154,6 +154,40 @@ fn a_signal_stops_a_load_and_says_how_far_it_got() {
 }
 
 #[test]
+fn the_note_of_the_dataset_is_never_more_than_the_truth() {
+    for store in Store::all() {
+        let url = store.url();
+        let noted = || {
+            let text = expect_code(&format!("inspect --json --store {url}"), 0);
+            json(&text)["dataset"]["keys"].clone()
+        };
+        seed(&url, 100, "");
+        assert_eq!(noted(), 100);
+        // Another dataset under the same keys, of which only a part arrives.
+        let mut seeding = start(&format!("seed --store {url} --keys 1G --seed 2"));
+        eventually("the end of the old note", || {
+            noted().is_null().then_some(())
+        });
+        seeding.signal(Signal::INT);
+        assert_eq!(seeding.ended(), Some(130));
+        assert!(noted().is_null());
+        seed(&url, 100, "--ttl 300ms");
+        eventually("the end of the keys and their note", || {
+            noted().is_null().then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_costs_no_exit_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().display());
+    let mut seeding = start(&format!("seed --store {url} --keys 200k --json"));
+    drop(seeding.0.stdout.take());
+    assert_eq!(seeding.ended(), Some(0));
+}
+
+#[test]
 fn seed_serve_and_inspect_share_one_embedded_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("embedded:{}", folder.path().display());

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{PATIENCE, Serve, Store, seed};
+use crate::support::{PATIENCE, Reply, Serve, Store, eventually, expect_code, seed, start};
 
 #[test]
 fn values_are_written_read_and_removed_when_writes_are_allowed() {
@@ -164,6 +164,48 @@ fn a_signal_drains_and_ends_well_while_idle_connections_are_open() {
             assert_eq!(serve.process.ended(), Some(0));
         }
     }
+}
+
+#[test]
+fn what_was_sent_before_the_signal_is_answered() {
+    let store = &Store::all()[1];
+    seed(&store.url(), 100, "");
+    let mut serve = Serve::start(&store.url(), "");
+    // While it stands still, the kernel takes connections and requests for it.
+    serve.process.signal(Signal::STOP);
+    let asked: Vec<_> = (0..200)
+        .map(|_| serve.start_get("/user/session/1"))
+        .collect();
+    serve.process.signal(Signal::TERM);
+    serve.process.signal(Signal::CONT);
+    for stream in asked {
+        assert_eq!(Reply::read(stream).status, 200);
+    }
+    assert_eq!(serve.process.ended(), Some(0));
+}
+
+#[test]
+fn a_write_that_waits_for_another_process_is_given_up_and_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().display());
+    seed(&url, 100, "");
+    let mut serve = Serve::start(&url, "--allow-writes --store-timeout 50ms");
+    let seeding = start(&format!(
+        "seed --store {url} --keys 1G --batch 20000 --in-flight 2"
+    ));
+    // Stopped at some point of its work, it holds the folder's only writer most of the time.
+    eventually("a write that had to wait", || {
+        seeding.signal(Signal::STOP);
+        let status = serve.request("PUT", "/v1/keys/k", b"v").status;
+        if status != 504 {
+            seeding.signal(Signal::CONT);
+        }
+        (status == 504).then_some(())
+    });
+    assert_eq!(serve.get("/user/session/1").status, 200);
+    assert!(expect_code(&format!("inspect user:session:1 --store {url}"), 0).contains("record"));
+    serve.process.signal(Signal::TERM);
+    assert_eq!(serve.process.ended(), Some(0));
 }
 
 #[test]

@@ -246,14 +246,22 @@ impl Serve {
         self.send(&[head.as_bytes(), body].concat())
     }
 
+    /// Asks on a connection of its own, and leaves the answer in it.
+    pub(crate) fn start_get(&self, target: &str) -> TcpStream {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        self.start_send(head.as_bytes())
+    }
+
     /// Sends these bytes on a connection of their own, and reads to its end.
     pub(crate) fn send(&self, bytes: &[u8]) -> Reply {
+        Reply::read(self.start_send(bytes))
+    }
+
+    fn start_send(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).expect("serve accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(bytes).expect("serve reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("serve answers");
-        Reply::parse(&answer)
+        stream
     }
 }
 
@@ -266,6 +274,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Reads an answer to the end of its connection.
+    pub(crate) fn read(mut stream: TcpStream) -> Self {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("serve answers");
+        Self::parse(&answer)
+    }
+
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");

@@ -33,6 +33,8 @@ pub struct Results {
     pub service_us: Percentiles,
     /// Keys of good answers.
     pub keys: Keys,
+    /// Connections that could not be made during the run, by the system's reason.
+    pub failed_connects: BTreeMap<String, u64>,
     /// Counts of the arrivals before the measured ones.
     pub warmup: Requests,
     /// What the generator itself took.
@@ -77,7 +79,7 @@ fn named<K: ToString>(counts: &BTreeMap<K, u64>) -> BTreeMap<String, u64> {
 pub struct Rates {
     /// What the schedule asked for.
     pub target_rps: f64,
-    /// Good answers, over the measured duration or until the last of them came, whichever is longer.
+    /// Good answers, over the measured duration and what 99.9 % of them took beyond it and the least latency.
     pub achieved_rps: f64,
     /// Keys of good answers, over the same time.
     pub key_ops_per_second: f64,
@@ -138,6 +140,8 @@ pub struct Generator {
     pub cpu_us_per_request: f64,
     /// That as a share of one core.
     pub cores_used: f64,
+    /// Share of the schedule's time in which the busiest thread ran, or was ready to run and had no core.
+    pub busy_share: f64,
 }
 
 /// What has to be the same for two results to be comparable.
@@ -173,7 +177,7 @@ pub struct Conditions {
     pub threads: usize,
     /// Shortest sleep of the generator between arrivals.
     pub tick_us: u64,
-    /// From the due moment to giving up.
+    /// How long an arrival waits for a connection, and then for its answer.
     pub timeout_s: f64,
     /// Seed of the choice of keys.
     pub seed: u64,

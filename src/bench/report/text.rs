@@ -16,13 +16,22 @@ pub fn render(results: &Results, colour: bool) -> String {
     if results.warmup.ledger.scheduled > 0 {
         ledger("Warm-up", &results.warmup, &mut text);
     }
+    for (reason, count) in &results.failed_connects {
+        line(
+            &mut text,
+            "Failed connects",
+            &format!("{} {reason}", grouped(*count)),
+        );
+    }
     let generator = &results.generator;
     line(
         &mut text,
         "Generator",
         &format!(
-            "{:.1} µs CPU a request, {:.2} cores",
-            generator.cpu_us_per_request, generator.cores_used
+            "{:.1} µs CPU a request, {:.2} cores, busiest thread {:.0} %",
+            generator.cpu_us_per_request,
+            generator.cores_used,
+            generator.busy_share * 100.0
         ),
     );
     let (on, off) = match results.verdict {
