@@ -30,6 +30,9 @@ Exit codes:
   69   the store, the target or a file could not be used
   130  interrupted; for bench: 3, INVALID";
 
+const STORE_HELP: &str =
+    "The store: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR";
+
 /// Proves, honestly, that an HTTP service over Dragonfly holds its load.
 #[derive(Debug, Parser)]
 #[command(name = "kvpoc", version, about, after_help = AFTER_HELP, propagate_version = true)]
@@ -85,9 +88,10 @@ Examples:
 /// Flags of `seed`.
 #[derive(Debug, Args)]
 pub struct SeedArgs {
-    /// Where the keys go: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    /// Where the keys go.
     #[arg(
         long,
+        help = STORE_HELP,
         env = "KVPOC_STORE",
         hide_env_values = true,
         value_name = "URL",
@@ -146,9 +150,10 @@ pub struct SeedArgs {
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where the keys are: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    /// Where the keys are.
     #[arg(
         long,
+        help = STORE_HELP,
         env = "KVPOC_STORE",
         hide_env_values = true,
         value_name = "URL",
@@ -289,9 +294,10 @@ pub struct InspectArgs {
     #[arg(value_name = "KEY")]
     pub key: Option<String>,
 
-    /// Where the keys are: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR
+    /// Where the keys are.
     #[arg(
         long,
+        help = STORE_HELP,
         env = "KVPOC_STORE",
         hide_env_values = true,
         value_name = "URL",

@@ -8,7 +8,7 @@
 //! - **inspect**: key → `Store::describe` → text or JSON.
 //!
 //! # The layers
-//! `main` → the commands ([`seed`], [`serve`], [`bench`], [`inspect`]) → [`store`] → [`config`] → [`cli`].
+//! `main` → the commands ([`seed`], [`serve`], [`mod@bench`], [`inspect`]) → [`store`] → [`config`] → [`cli`].
 //! Imports point this way only, and commands never import each other. [`record`], [`random`] and [`units`]
 //! know nothing of the network, the clock or the command line.
 //!
