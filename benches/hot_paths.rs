@@ -4,6 +4,7 @@
 //! end to end is for a comparison of whole programs to say.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,8 @@ use kvpoc::bench::http::Reader;
 use kvpoc::bench::queue::Arrival;
 use kvpoc::bench::schedule::Schedule;
 use kvpoc::bench::tally::{Outcome, Tally};
-use kvpoc::bench::workload::Workload;
+use kvpoc::bench::workload::{Chooser, Work, Workload};
+use kvpoc::load::{Arrivals, KeysDist, Mix};
 use kvpoc::record::{self, Dataset};
 use kvpoc::serve::reply;
 use kvpoc::serve::route::{Limits, route};
@@ -100,24 +102,41 @@ fn serving(criterion: &mut Criterion) {
 
 fn load(criterion: &mut Criterion) {
     let workload = Workload {
-        keys: "10M".parse().expect("a count"),
+        mix: Mix::Batch,
+        chooser: Chooser::new(KeysDist::Uniform, "10M".parse().expect("a count")),
         keys_per_request: KEYS as u32,
         seed: 1,
+        verify: 0.0,
+        dataset: Some(dataset()),
+        key_prefix: "user:session:".into(),
         authority: "127.0.0.1:8080".into(),
+        template: None,
     };
-    let rate = "20000".parse().expect("a rate");
-    let schedule = Schedule::new(rate, Duration::ZERO, Duration::from_mins(1));
+    let stages = "20000:1day".parse().expect("a stage");
+    let schedule = |arrivals| Schedule::new(&stages, Duration::ZERO, arrivals, 1);
+    let schedules = [Arrivals::Constant, Arrivals::Poisson]
+        .map(|arrivals| (arrivals, Arc::new(schedule(arrivals))));
     let body = format!("[{}]", vec![r#"{"id":1,"status":"active"}"#; 15].join(","));
     let answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut group = criterion.benchmark_group("bench, one arrival");
+    for (arrivals, schedule) in &schedules {
+        let mut due = schedule.thread((0, 1)).cycle();
+        group.bench_function(format!("schedule, {arrivals}"), |bencher| {
+            bencher.iter(|| due.next());
+        });
+    }
+    let zipf = Chooser::new(
+        KeysDist::Zipf { exponent: 0.99 },
+        "10M".parse().expect("a count"),
+    );
     let mut number = 0;
-    group.bench_function("schedule", |bencher| {
+    group.bench_function("one key, zipf", |bencher| {
         bencher.iter(|| {
             number += 1;
-            schedule.due_ns(black_box(number))
+            zipf.index(1, black_box(number))
         });
     });
     let mut request = BytesMut::new();
@@ -129,7 +148,7 @@ fn load(criterion: &mut Criterion) {
             let bytes = black_box(answer.as_bytes());
             let read = Reader::default().read(bytes, false);
             let response = read.expect("HTTP").expect("whole");
-            workload.judge(1, response.body(bytes))
+            workload.judge(1, response.status, response.body(bytes))
         });
     });
     let mut tally = Tally::new(0);
@@ -142,10 +161,12 @@ fn load(criterion: &mut Criterion) {
         bencher.iter(|| {
             tally.taken_up(&arrival);
             tally.sent(&arrival, 3_000);
-            let outcome = Outcome::Ok {
+            let outcome = Outcome::Ok(Work {
                 hits: 15,
                 misses: 0,
-            };
+                written: 0,
+                commands: 1,
+            });
             tally.ended(&arrival, 3_000, black_box(900_000), outcome);
         });
     });

@@ -6,13 +6,14 @@
 //! Every flag has a default, a variable and a key in the file, all under one name; a test in `config`
 //! holds `config/kvpoc.toml` to that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::load::{Arrivals, KeysDist, Mix, Preset, Slos, Stages};
 use crate::units::{
     KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
 };
@@ -72,10 +73,14 @@ Examples:
 Examples:
   kvpoc bench --rps 20000
   kvpoc bench --rps 20000 --duration 60s --json report.json
-  kvpoc bench --rps 5k --keys-per-request 1 --target http://127.0.0.1:9000
+  kvpoc bench --rps 5k --arrivals poisson --slo p99=10ms --out report
+  kvpoc bench --stages 5k:30s,5k..20k:30s,20k:60s --preset ycsb-b
+  kvpoc bench --find-max --slo p99=20ms --duration 10s
+  kvpoc bench --layers --rps 10k
+  kvpoc bench --self-test
 
 Latency runs from the moment an arrival is due, for every arrival, answered or not.")]
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Explain one key, or the store when no key is given
     #[command(after_help = "\
 Examples:
@@ -221,7 +226,8 @@ pub struct ServeArgs {
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// The serve to drive, as `http://host[:port]`
+    /// What to drive: `http://host[:port]` of a serve, another URL with {id}, {ids} or {key} in its path, or
+    /// store, for the store itself
     #[arg(
         long,
         env = "KVPOC_TARGET",
@@ -230,9 +236,51 @@ pub struct BenchArgs {
     )]
     pub target: String,
 
+    /// The store, for --target store and --layers
+    #[arg(
+        long,
+        env = "KVPOC_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub store: String,
+
+    /// How long the store may take, for --target store and --layers
+    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
+
+    /// Drive the store, then the target, with the same load, and show what the target adds
+    #[arg(long, env = "KVPOC_LAYERS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub layers: bool,
+
+    /// Look for the highest rate that passes, from --rps on; each try lasts --duration
+    #[arg(long, env = "KVPOC_FIND_MAX", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub find_max: bool,
+
+    /// Measure the generator itself, against a server with a known stall; needs nothing else
+    #[arg(long, env = "KVPOC_SELF_TEST", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub self_test: bool,
+
     /// Requests per second that the schedule asks for
     #[arg(long, env = "KVPOC_RPS", value_name = "RATE", default_value = "20000")]
     pub rps: Rate,
+
+    /// Rates one after the other, in place of --rps and --duration: 5000:30s,5000..20000:10s,20000:60s
+    #[arg(long, env = "KVPOC_STAGES", value_name = "STAGES")]
+    pub stages: Option<Stages>,
+
+    /// How arrivals are spread: constant or poisson
+    #[arg(
+        long,
+        env = "KVPOC_ARRIVALS",
+        value_name = "PROCESS",
+        default_value = "constant"
+    )]
+    pub arrivals: Arrivals,
 
     /// How long the measured part of the schedule is
     #[arg(long, env = "KVPOC_DURATION", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
@@ -242,7 +290,46 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_WARMUP", value_name = "TIME", default_value = "3s", value_parser = parse_duration_or_zero)]
     pub warmup: Duration,
 
-    /// Keys of the dataset, drawn uniformly; by default what the target says it holds
+    /// Workload and choice of keys: session, session-single, twitter52, etc, ycsb-a, ycsb-b, ycsb-c
+    #[arg(
+        long,
+        env = "KVPOC_PRESET",
+        value_name = "NAME",
+        default_value = "session"
+    )]
+    pub preset: Preset,
+
+    /// What arrivals ask for, in place of the preset's: batch, single, sessions-and-stats, mixed:95/5
+    #[arg(long, env = "KVPOC_WORKLOAD", value_name = "MIX")]
+    pub workload: Option<Mix>,
+
+    /// How keys are drawn, in place of the preset's: uniform, zipf:0.99, hot:0.01/0.9, sequential
+    #[arg(long, env = "KVPOC_KEYS_DIST", value_name = "DIST")]
+    pub keys_dist: Option<KeysDist>,
+
+    /// Share of the answers that are compared with the records they must hold
+    #[arg(
+        long,
+        env = "KVPOC_VERIFY",
+        value_name = "SHARE",
+        default_value = "0.01"
+    )]
+    pub verify: f64,
+
+    /// Share of the keys that may be missing before the run is INVALID: absent keys are cheap to read
+    #[arg(
+        long,
+        env = "KVPOC_MAX_MISS",
+        value_name = "SHARE",
+        default_value = "0"
+    )]
+    pub max_miss: f64,
+
+    /// What a PASS needs besides 99.9 % of the rate and at most 0.1 % of errors: p99=10ms,errors=0.1%
+    #[arg(long, env = "KVPOC_SLO", value_name = "BOUNDS", default_value = "")]
+    pub slo: Slos,
+
+    /// Keys of the dataset; by default what the target says it holds
     #[arg(long, env = "KVPOC_KEYS", value_name = "N")]
     pub keys: Option<KeyCount>,
 
@@ -285,6 +372,18 @@ pub struct BenchArgs {
     /// Write the results to this file as JSON
     #[arg(long, env = "KVPOC_BENCH_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Write everything to this folder: report.json, report.html, latency.hlog, latency.hgrm, series.csv
+    #[arg(long, env = "KVPOC_OUT", value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Compare with the JSON of an earlier run
+    #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+
+    /// Show the report while it grows, at this address: 127.0.0.1:8089
+    #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS")]
+    pub live: Option<SocketAddr>,
 }
 
 /// Flags of `inspect`.

@@ -16,8 +16,9 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::{BenchArgs, Cli, Command, InspectArgs, SeedArgs, ServeArgs};
+use crate::load::{Arrivals, Preset, Slos, Stages};
 use crate::record::Dataset;
-use crate::units::{KeyCount, MAX_KEY_BYTES, Rate, human_bytes};
+use crate::units::{KeyCount, MAX_KEY_BYTES, human_bytes};
 
 /// Decimal digits of the largest index.
 const MAX_INDEX_DIGITS: usize = 12;
@@ -37,7 +38,7 @@ pub enum Job {
     /// `kvpoc serve`
     Serve(ServeConfig),
     /// `kvpoc bench`
-    Bench(BenchConfig),
+    Bench(Box<BenchConfig>),
     /// `kvpoc inspect`
     Inspect(InspectConfig),
 }
@@ -118,19 +119,31 @@ pub struct ServeConfig {
 /// Settings of `bench`.
 #[derive(Debug, Clone)]
 pub struct BenchConfig {
+    /// What to do with the load.
+    pub mode: BenchMode,
     /// What to drive.
-    pub target: TargetUrl,
-    /// Arrivals per second.
-    pub rps: Rate,
-    /// The measured part.
-    pub duration: Duration,
+    pub target: Target,
+    /// The store, when it is driven itself.
+    pub store: StoreConfig,
+    /// Arrivals per second over the measured part.
+    pub stages: Stages,
+    /// How they are spread.
+    pub arrivals: Arrivals,
     /// The part before it.
     pub warmup: Duration,
     /// Keys of the dataset; `None`: ask the target.
     pub keys: Option<KeyCount>,
-    /// Keys in each request.
+    /// Workload and choice of keys, overrides applied.
+    pub preset: Preset,
+    /// Keys in each batch.
     pub keys_per_request: u32,
-    /// Seed of the choice of keys.
+    /// Share of answers that are compared with their records.
+    pub verify: f64,
+    /// Share of keys that may be missing.
+    pub max_miss: f64,
+    /// What a PASS needs.
+    pub slos: Slos,
+    /// Seed of all draws.
     pub seed: u64,
     /// Connections over all threads, at least `threads`.
     pub connections: usize,
@@ -146,8 +159,48 @@ pub struct BenchConfig {
     pub max_in_flight: usize,
     /// Largest acceptable lag p99.
     pub max_lag: Duration,
-    /// Where the JSON goes.
+    /// Where results go, besides the terminal.
+    pub outputs: Outputs,
+}
+
+/// What `bench` does with its load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchMode {
+    /// One run and its verdict.
+    Once,
+    /// The store, then the target.
+    Layers,
+    /// Runs at rising rates.
+    FindMax,
+    /// The generator against itself.
+    SelfTest,
+}
+
+/// Where the results of a run go.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// One JSON file.
     pub json: Option<PathBuf>,
+    /// All forms, in a folder.
+    pub out: Option<PathBuf>,
+    /// An earlier JSON to compare with.
+    pub compare: Option<PathBuf>,
+    /// Where the growing report is served.
+    pub live: Option<SocketAddr>,
+}
+
+/// What `bench` drives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A server over HTTP.
+    Http {
+        /// Where it is.
+        url: TargetUrl,
+        /// The path to ask for; `None`: the routes of `kvpoc serve`.
+        template: Option<String>,
+    },
+    /// The store itself.
+    Store,
 }
 
 /// Settings of `inspect`.
@@ -219,7 +272,7 @@ fn resolve(command: Command) -> Result<Job, ConfigError> {
     Ok(match command {
         Command::Seed(args) => Job::Seed(seed(args)?),
         Command::Serve(args) => Job::Serve(serve(args)?),
-        Command::Bench(args) => Job::Bench(bench(args)?),
+        Command::Bench(args) => Job::Bench(Box::new(bench(*args)?)),
         Command::Inspect(args) => Job::Inspect(inspect(args)?),
     })
 }
@@ -282,21 +335,86 @@ fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
 }
 
 fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
-    let seconds = (args.warmup + args.duration).as_secs_f64();
-    if args.rps.per_second() * seconds > MAX_ARRIVALS {
+    let mode = match (args.layers, args.find_max, args.self_test) {
+        (false, false, false) => BenchMode::Once,
+        (true, false, false) => BenchMode::Layers,
+        (false, true, false) => BenchMode::FindMax,
+        (false, false, true) => BenchMode::SelfTest,
+        _ => {
+            let names = "--layers, --find-max, --self-test";
+            return Err(setting(names, "several", "give one of them at a time"));
+        }
+    };
+    let stages = args
+        .stages
+        .clone()
+        .unwrap_or_else(|| Stages::steady(args.rps, args.duration));
+    check_schedule(&stages, args.warmup)?;
+    check_generator(&args)?;
+    let mut preset = args.preset;
+    preset.mix = args.workload.unwrap_or(preset.mix);
+    preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
+    Ok(BenchConfig {
+        mode,
+        target: args.target.parse()?,
+        store: store(&args.store, args.store_timeout)?,
+        stages,
+        arrivals: args.arrivals,
+        warmup: args.warmup,
+        keys: args.keys,
+        preset,
+        keys_per_request: args.keys_per_request,
+        verify: share("--verify", args.verify)?,
+        max_miss: share("--max-miss", args.max_miss)?,
+        slos: args.slo,
+        seed: args.seed,
+        connections: args.connections as usize,
+        threads: args.threads.into(),
+        tick: args.tick,
+        timeout: args.timeout,
+        drain: args.drain,
+        max_in_flight: args.max_in_flight as usize,
+        max_lag: args.max_lag,
+        outputs: Outputs {
+            json: args.json,
+            out: args.out,
+            compare: args.compare,
+            live: args.live,
+        },
+    })
+}
+
+fn share(name: &str, value: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(setting(name, &value.to_string(), "a share is 0 to 1"))
+}
+
+fn check_schedule(stages: &Stages, warmup: Duration) -> Result<(), ConfigError> {
+    let first = stages
+        .0
+        .first()
+        .map_or(0.0, |stage| stage.from.per_second());
+    let warm_arrivals = first * warmup.as_secs_f64();
+    if warm_arrivals + stages.arrivals() > MAX_ARRIVALS {
         return Err(setting(
             "--rps × (--warmup + --duration)",
-            &format!("{} × {seconds} s", args.rps),
-            "that is more than 10^12 arrivals; shorten the run",
+            &format!("{:.0} arrivals", warm_arrivals + stages.arrivals()),
+            "that is more than 10^12; shorten the run",
         ));
     }
-    if args.rps.per_second() * args.duration.as_secs_f64() < 1.0 {
+    if stages.arrivals() < 1.0 {
         return Err(setting(
             "--rps × --duration",
-            &format!("{} × {} s", args.rps, args.duration.as_secs_f64()),
+            &format!("{} arrivals", stages.arrivals()),
             "that is less than one arrival; lengthen the run",
         ));
     }
+    Ok(())
+}
+
+fn check_generator(args: &BenchArgs) -> Result<(), ConfigError> {
     if args.tick > MAX_TICK {
         return Err(setting(
             "--tick",
@@ -331,23 +449,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             ),
         ));
     }
-    Ok(BenchConfig {
-        target: args.target.parse()?,
-        rps: args.rps,
-        duration: args.duration,
-        warmup: args.warmup,
-        keys: args.keys,
-        keys_per_request: args.keys_per_request,
-        seed: args.seed,
-        connections: args.connections as usize,
-        threads: args.threads.into(),
-        tick: args.tick,
-        timeout: args.timeout,
-        drain: args.drain,
-        max_in_flight: args.max_in_flight as usize,
-        max_lag: args.max_lag,
-        json: args.json,
-    })
+    Ok(())
 }
 
 fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
@@ -470,26 +572,56 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-impl std::str::FromStr for TargetUrl {
+impl std::str::FromStr for Target {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        const FORM: &str = "write http://host:port, without a path";
+        const FORM: &str =
+            "write http://host:port, a URL with {id}, {ids} or {key} in its path, or store";
+        if text == "store" {
+            return Ok(Self::Store);
+        }
         // It may hold a password, though it must not.
         let shown = if text.contains('@') { "…" } else { text };
-        let url = url::Url::parse(text).map_err(|_| setting("--target", shown, FORM))?;
-        let plain = url.scheme() == "http"
-            && matches!(url.path(), "" | "/")
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        match url.host_str() {
-            Some(host) if plain => Ok(Self {
+        let refused = || setting("--target", shown, FORM);
+        let url = url::Url::parse(text).map_err(|_| refused())?;
+        let host = url.host_str().ok_or_else(refused)?;
+        if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
+            return Err(refused());
+        }
+        // As it was typed: parsing has encoded the braces.
+        let authority_at = text.find("://").map_or(0, |at| at + 3);
+        let path = text[authority_at..]
+            .find('/')
+            .map_or("", |at| &text[authority_at + at..]);
+        let template = match path {
+            "" | "/" => None,
+            path if path.contains(['#', ' ', '\r', '\n']) => return Err(refused()),
+            path if ["{id}", "{ids}", "{key}"]
+                .iter()
+                .any(|part| path.contains(part)) =>
+            {
+                Some(path.to_owned())
+            }
+            _ => return Err(refused()),
+        };
+        Ok(Self::Http {
+            url: TargetUrl {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: url.port().unwrap_or(80),
-            }),
-            _ => Err(setting("--target", shown, FORM)),
+            },
+            template,
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { url, template } => {
+                write!(f, "{url}{}", template.as_deref().unwrap_or_default())
+            }
+            Self::Store => f.write_str("store"),
         }
     }
 }
@@ -772,11 +904,11 @@ mod tests {
         for (text, expected) in [
             (
                 "[bench]\nrpss = 1",
-                "unknown setting bench.rpss; known here: connections, drain",
+                "unknown setting bench.rpss; known here: arrivals, compare",
             ),
             (
                 "prot = 1",
-                "unknown setting prot; known here: allow-writes, batch",
+                "unknown setting prot; known here: allow-writes, arrivals",
             ),
             ("[benhc]\nrps = 1", "[benhc] is no section"),
             ("[bench]\nconfig = 'x'", "unknown setting bench.config"),
@@ -814,22 +946,22 @@ mod tests {
             ),
             (
                 "kvpoc bench --rps 10M --duration 1day --warmup 1day",
-                "10^12 arrivals",
+                "more than 10^12",
             ),
             (
                 "kvpoc bench --target https://localhost",
                 "write http://host:port",
             ),
-            (
-                "kvpoc bench --target http://localhost/path",
-                "without a path",
-            ),
+            ("kvpoc bench --target http://localhost/path", "in its path"),
             (
                 "kvpoc bench --target localhost:8080",
                 "write http://host:port",
             ),
             ("kvpoc serve --log a=b=c", "--log"),
             ("kvpoc inspect ", "1 to 511 bytes"),
+            ("kvpoc bench --layers --self-test", "one of them at a time"),
+            ("kvpoc bench --verify 2", "0 to 1"),
+            ("kvpoc bench --max-miss=-0.1", "0 to 1"),
         ] {
             let found = load_line(line).map(|_| ()).expect_err(line).to_string();
             assert!(found.contains(expected), "{line}: {found}");

@@ -9,8 +9,8 @@
 //!
 //! # The layers
 //! `main` → the commands ([`seed`], [`serve`], [`mod@bench`], [`inspect`]) → [`store`] → [`config`] → [`cli`].
-//! Imports point this way only, and commands never import each other. [`record`], [`random`] and [`units`]
-//! know nothing of the network, the clock or the command line.
+//! Imports point this way only, and commands never import each other. [`record`], [`random`], [`load`] and
+//! [`units`] know nothing of the network, the clock or the command line.
 //!
 //! # Words
 //! A **key operation** is one key read or written; a **command** is one message to the store: an MGET of 15
@@ -21,6 +21,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod inspect;
+pub mod load;
 pub mod output;
 pub mod progress;
 pub mod random;

@@ -26,7 +26,7 @@ const MAX_TTL: Duration = Duration::from_hours(24 * 3_650);
 /// Why a quantity was refused: a sentence that names the mend, ready for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct UnitError(String);
+pub struct UnitError(pub(crate) String);
 
 /// A rate of arrivals, in requests per second: above 0, at most 10 million.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]

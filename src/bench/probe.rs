@@ -12,18 +12,35 @@ use tokio::net::TcpStream;
 
 use super::http::Reader;
 use crate::config::TargetUrl;
-use crate::store::DatasetInfo;
+use crate::store::{DatasetInfo, Store, StoreError};
 
 /// A target that does not tell about itself by then would not hold any load either.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the target says about itself; `None` where it does not.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Clone, Default, serde::Deserialize)]
 pub(super) struct TargetInfo {
     pub(super) engine: Option<String>,
     pub(super) engine_version: Option<String>,
     pub(super) total_keys: Option<u64>,
+    pub(super) memory_used: Option<u64>,
+    pub(super) commands_processed: Option<u64>,
+    pub(super) key_reads: Option<u64>,
     pub(super) dataset: Option<DatasetInfo>,
+}
+
+/// The same from a store that is driven itself.
+pub(super) async fn ask_store(store: &Store) -> Result<TargetInfo, StoreError> {
+    let stats = store.stats().await?;
+    Ok(TargetInfo {
+        engine: Some(stats.engine),
+        engine_version: stats.version,
+        total_keys: Some(stats.keys),
+        memory_used: stats.memory_bytes,
+        commands_processed: stats.commands_processed,
+        key_reads: stats.key_reads,
+        dataset: store.dataset().await?,
+    })
 }
 
 /// Finds the target's address and what it holds.
@@ -44,6 +61,19 @@ pub(super) async fn probe(target: &TargetUrl) -> anyhow::Result<(SocketAddr, Tar
                 "the target {target} cannot be used; start one with kvpoc serve, or give --target"
             )
         })
+}
+
+/// Finds the address of a target that is asked nothing about itself.
+///
+/// # Errors
+/// When it cannot be reached.
+pub(super) async fn reach(target: &TargetUrl) -> anyhow::Result<SocketAddr> {
+    let connect = TcpStream::connect((target.host.as_str(), target.port));
+    let stream = tokio::time::timeout(PROBE_TIMEOUT, connect)
+        .await
+        .with_context(|| format!("no answer from {target} within {PROBE_TIMEOUT:?}"))?
+        .with_context(|| format!("the target {target} cannot be reached"))?;
+    Ok(stream.peer_addr()?)
 }
 
 async fn get_stats(mut stream: TcpStream, target: &TargetUrl) -> anyhow::Result<TargetInfo> {

@@ -1,19 +1,17 @@
 //! When each arrival is due. Pure: fixed before the run, whatever the target does.
 //!
-//! Enters: a rate, a warm-up and a duration. Leaves: for each arrival its due moment and its phase. Must not
-//! know the clock: times are nanoseconds from the start of the run.
+//! Enters: a load profile, an arrival process, a seed. Leaves: the arrivals of any thread, in order. Must
+//! not know the clock: times are nanoseconds from the start of the run.
+//!
+//! Both processes run on one axis, the number of arrivals expected so far. Constant arrivals sit on its whole
+//! numbers; Poisson arrivals at the sums of exponential gaps (Cinlar's time change). The profile turns a place
+//! on that axis into a moment, so every process follows every profile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::units::Rate;
-
-/// Constant arrivals: number n is due n / rate after the start, computed each time and never accumulated.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Schedule {
-    rate: f64,
-    warmup: u64,
-    total: u64,
-}
+use crate::load::{Arrivals, Stage, Stages};
+use crate::random::splitmix64;
 
 /// Which part of the run an arrival belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,79 +22,226 @@ pub enum Phase {
     Measured,
 }
 
+/// One arrival of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Unique in the run; what it asks for follows from it.
+    pub number: u64,
+    /// Nanoseconds from the start.
+    pub at_ns: u64,
+}
+
+/// All arrivals of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    profile: Profile,
+    arrivals: Arrivals,
+    seed: u64,
+    warmup_ns: u64,
+}
+
 impl Schedule {
-    /// The arrivals due in `[0, warmup)` and then in `[warmup, warmup + duration)`.
+    /// The warm-up at the rate that the first stage begins with, then the stages.
+    ///
+    /// # Panics
+    /// When there is no stage.
     #[must_use]
-    pub fn new(rate: Rate, warmup: Duration, duration: Duration) -> Self {
-        let rate = rate.per_second();
-        // A tiny excess of the product is rounding, not one more arrival.
-        let arrivals = |span: Duration| (rate * span.as_secs_f64() - 1e-6).ceil().max(0.0) as u64;
+    pub fn new(stages: &Stages, warmup: Duration, arrivals: Arrivals, seed: u64) -> Self {
+        let first = stages.0.first().expect("at least one stage").from;
+        let warm = (!warmup.is_zero()).then_some(Stage {
+            from: first,
+            to: first,
+            duration: warmup,
+        });
         Self {
-            rate,
-            warmup: arrivals(warmup),
-            total: arrivals(warmup + duration),
+            profile: Profile::new(warm.iter().chain(&stages.0)),
+            arrivals,
+            seed,
+            warmup_ns: warmup.as_nanos() as u64,
         }
     }
 
-    /// Nanoseconds from the start to the due moment of arrival `number`.
+    /// The arrivals that fall to thread `number` of `threads`, in the order of their moments.
+    ///
+    /// Constant arrivals are dealt in turn. Poisson arrivals are a process of its own on each thread, at its
+    /// share of the rate: together they are one at the whole rate (the superposition theorem).
     #[must_use]
-    pub fn due_ns(&self, number: u64) -> u64 {
-        // Exact to a nanosecond for 104 days: `number` is below 10^12 and the product below 2^53 µs.
-        (number as f64 * 1e9 / self.rate).round() as u64
+    pub fn thread(self: &Arc<Self>, (number, threads): (u64, u64)) -> Thread {
+        Thread {
+            schedule: self.clone(),
+            number,
+            threads,
+            taken: 0,
+            place: 0.0,
+        }
     }
 
-    /// The phase of arrival `number`.
+    /// The phase of what is due at `at_ns`.
     #[must_use]
-    pub fn phase(&self, number: u64) -> Phase {
-        if number < self.warmup {
+    pub fn phase(&self, at_ns: u64) -> Phase {
+        if at_ns < self.warmup_ns {
             Phase::Warmup
         } else {
             Phase::Measured
         }
     }
 
-    /// All arrivals, warm-up included: their numbers are `0..total()`.
+    /// Arrivals of both phases that are expected in all.
     #[must_use]
-    pub fn total(&self) -> u64 {
-        self.total
+    pub fn expected(&self) -> f64 {
+        self.profile
+            .segments
+            .last()
+            .map_or(0.0, |last| last.first + last.arrivals())
     }
 
-    /// How many arrivals of a phase are due before `end_ns` and fall to thread `number` of `threads`.
+    /// How many arrivals of each phase, warm-up and measured, fall to a thread before `end_ns`. Counted along
+    /// the schedule, so that what the run lost shows.
     #[must_use]
-    pub fn scheduled(&self, phase: Phase, end_ns: u64, (number, threads): (u64, u64)) -> u64 {
-        let due = self.due_before(end_ns);
-        // Of the arrivals below `end`, those with `arrival % threads == number`.
-        let dealt = |end: u64| end.saturating_sub(number).div_ceil(threads);
-        let warmup = dealt(due.min(self.warmup));
-        match phase {
-            Phase::Warmup => warmup,
-            Phase::Measured => dealt(due) - warmup,
+    pub fn scheduled(self: &Arc<Self>, end_ns: u64, thread: (u64, u64)) -> [u64; 2] {
+        let mut counts = [0; 2];
+        for due in self.thread(thread).take_while(|due| due.at_ns < end_ns) {
+            counts[self.phase(due.at_ns) as usize] += 1;
         }
+        counts
     }
 
-    /// Where the measured part begins: the due moment of its first arrival.
+    /// Arrivals per second that the profile asks for at a moment; 0 after the end.
+    #[must_use]
+    pub fn rate_at(&self, at_ns: u64) -> f64 {
+        let seconds = at_ns as f64 / 1e9;
+        let within = |segment: &&Segment| {
+            (segment.start_s..segment.start_s + segment.duration_s).contains(&seconds)
+        };
+        self.profile
+            .segments
+            .iter()
+            .find(within)
+            .map_or(0.0, |segment| {
+                let share = (seconds - segment.start_s) / segment.duration_s;
+                segment.from + (segment.to - segment.from) * share
+            })
+    }
+
+    /// Where the measured part begins.
     #[must_use]
     pub fn measured_from_ns(&self) -> u64 {
-        self.due_ns(self.warmup)
+        self.warmup_ns
     }
 
-    /// Where the measured part ends: the moment that the arrival after its last would be due.
+    /// Where the measured part, and with it the schedule, ends.
     #[must_use]
     pub fn measured_until_ns(&self) -> u64 {
-        self.due_ns(self.total)
+        self.profile.end_ns
+    }
+}
+
+/// Arrivals of one thread.
+#[derive(Debug, Clone)]
+pub struct Thread {
+    schedule: Arc<Schedule>,
+    number: u64,
+    threads: u64,
+    taken: u64,
+    /// Of Poisson arrivals: where on the axis the last one was.
+    place: f64,
+}
+
+impl Iterator for Thread {
+    type Item = Due;
+
+    fn next(&mut self) -> Option<Due> {
+        let Schedule {
+            profile,
+            arrivals,
+            seed,
+            ..
+        } = &*self.schedule;
+        let number = self.taken * self.threads + self.number;
+        let place = match arrivals {
+            Arrivals::Constant => number as f64,
+            Arrivals::Poisson => {
+                let gap = exponential(splitmix64(seed.rotate_left(17), number));
+                self.place + gap * self.threads as f64
+            }
+        };
+        let at_ns = profile.time_at(place)?;
+        self.taken += 1;
+        self.place = place;
+        Some(Due { number, at_ns })
+    }
+}
+
+/// An exponential variate of mean 1 from 64 uniform bits, by inversion.
+fn exponential(bits: u64) -> f64 {
+    // 53 bits make a double in (0, 1]: its logarithm is always a number.
+    let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    -uniform.ln()
+}
+
+/// The rate over time, and its integral both ways.
+#[derive(Debug, Clone, PartialEq)]
+struct Profile {
+    segments: Vec<Segment>,
+    end_ns: u64,
+}
+
+/// A stage with its place on both axes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Segment {
+    /// Arrivals expected before it.
+    first: f64,
+    start_s: f64,
+    duration_s: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Segment {
+    fn arrivals(&self) -> f64 {
+        f64::midpoint(self.from, self.to) * self.duration_s
     }
 
-    /// Number of arrivals due before `end_ns`, at most all.
-    fn due_before(&self, end_ns: u64) -> u64 {
-        let mut number = ((end_ns as f64 * self.rate / 1e9).ceil() as u64).min(self.total);
-        // The estimate is off by rounding at most; `due_ns` decides.
-        while number > 0 && self.due_ns(number - 1) >= end_ns {
-            number -= 1;
+    /// Seconds into the segment at which `arrivals` of it are expected: the root of
+    /// `from t + (to - from) t² / 2d = arrivals`, in the form that does not cancel.
+    fn time_of(&self, arrivals: f64) -> f64 {
+        let slope = (self.to - self.from) / self.duration_s;
+        let root = (self.from * self.from + 2.0 * slope * arrivals)
+            .max(0.0)
+            .sqrt();
+        2.0 * arrivals / (self.from + root)
+    }
+}
+
+impl Profile {
+    fn new<'a>(stages: impl Iterator<Item = &'a Stage>) -> Self {
+        let mut segments = Vec::new();
+        let (mut first, mut start_s, mut end_ns) = (0.0, 0.0, 0);
+        for stage in stages {
+            let segment = Segment {
+                first,
+                start_s,
+                duration_s: stage.duration.as_secs_f64(),
+                from: stage.from.per_second(),
+                to: stage.to.per_second(),
+            };
+            first += segment.arrivals();
+            start_s += segment.duration_s;
+            end_ns += stage.duration.as_nanos() as u64;
+            segments.push(segment);
         }
-        while number < self.total && self.due_ns(number) < end_ns {
-            number += 1;
-        }
-        number
+        Self { segments, end_ns }
+    }
+
+    /// The moment at which `place` arrivals are expected; `None` after the end.
+    fn time_at(&self, place: f64) -> Option<u64> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.first <= place);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        let seconds = segment.start_s + segment.time_of(place - segment.first);
+        let at_ns = (seconds * 1e9).round() as u64;
+        (at_ns < self.end_ns).then_some(at_ns)
     }
 }
 
@@ -105,65 +250,121 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn schedule(rate: &str, warmup_s: u64, duration_s: u64) -> Schedule {
-        Schedule::new(
-            rate.parse().expect("a rate"),
-            Duration::from_secs(warmup_s),
-            Duration::from_secs(duration_s),
-        )
+    const ALONE: (u64, u64) = (0, 1);
+
+    fn constant(rate: &str, warmup_s: u64, duration_s: u64) -> Arc<Schedule> {
+        let duration = Duration::from_secs(duration_s);
+        let stages = Stages::steady(rate.parse().expect("a rate"), duration);
+        let warmup = Duration::from_secs(warmup_s);
+        Arc::new(Schedule::new(&stages, warmup, Arrivals::Constant, 1))
+    }
+
+    fn staged(stages: &str, arrivals: Arrivals) -> Arc<Schedule> {
+        let stages = stages.parse().expect("stages");
+        Arc::new(Schedule::new(&stages, Duration::ZERO, arrivals, 1))
+    }
+
+    fn all(schedule: &Arc<Schedule>, thread: (u64, u64)) -> Vec<u64> {
+        schedule.thread(thread).map(|due| due.at_ns).collect()
     }
 
     #[test]
     fn the_claims_schedule_has_its_arrivals_at_their_moments() {
-        let schedule = schedule("20000", 3, 20);
-        assert_eq!(schedule.total(), 460_000);
-        assert_eq!(schedule.due_ns(0), 0);
-        assert_eq!(schedule.due_ns(1), 50_000);
-        assert_eq!(schedule.measured_from_ns(), 3_000_000_000);
+        let schedule = constant("20000", 3, 20);
+        let due = all(&schedule, ALONE);
+        assert_eq!(due.len(), 460_000);
+        assert_eq!(due[..3], [0, 50_000, 100_000]);
+        assert_eq!(due[60_000], 3_000_000_000);
+        assert_eq!(schedule.phase(due[59_999]), Phase::Warmup);
+        assert_eq!(schedule.phase(due[60_000]), Phase::Measured);
+        assert_eq!(schedule.scheduled(u64::MAX, ALONE), [60_000, 400_000]);
         assert_eq!(schedule.measured_until_ns(), 23_000_000_000);
-        assert_eq!(schedule.phase(59_999), Phase::Warmup);
-        assert_eq!(schedule.phase(60_000), Phase::Measured);
-        assert_eq!(
-            schedule.scheduled(Phase::Measured, u64::MAX, (0, 1)),
-            400_000
-        );
     }
 
     #[test]
     fn rounding_never_accumulates() {
-        let schedule = schedule("3", 0, 86_400);
-        assert_eq!(schedule.due_ns(3 * 86_400), 86_400_000_000_000);
-        assert_eq!(schedule.total(), 3 * 86_400);
+        let schedule = constant("3", 0, 86_400);
+        let last = schedule.thread(ALONE).last().expect("arrivals");
+        assert_eq!(last.number, 3 * 86_400 - 1);
+        assert_eq!(last.at_ns, 86_399_666_666_667);
     }
 
     #[test]
-    fn no_warmup_means_that_the_first_arrival_counts() {
-        assert_eq!(schedule("10", 0, 1).phase(0), Phase::Measured);
+    fn stages_step_and_ramp() {
+        let stepped = all(&staged("10:1s,20:1s", Arrivals::Constant), ALONE);
+        assert_eq!(stepped.len(), 30);
+        assert_eq!(stepped[9..12], [900_000_000, 1_000_000_000, 1_050_000_000]);
+        // From 10 to 30 a second over 10 s: 200 arrivals, 75 of them in the first half.
+        let ramped = all(&staged("10..30:10s", Arrivals::Constant), ALONE);
+        assert_eq!(ramped.len(), 200);
+        assert_eq!(ramped[75], 5_000_000_000);
+        let ramp = staged("10..30:10s", Arrivals::Constant);
+        let rates = [0, 5, 10].map(|second| ramp.rate_at(second * 1_000_000_000));
+        assert_eq!(rates.map(|rate| rate.round() as u64), [10, 20, 0]);
+        let falling = all(&staged("30..10:10s", Arrivals::Constant), ALONE);
+        assert_eq!(falling[125], 5_000_000_000);
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_and_the_spread_of_their_process() {
+        let due = all(&staged("1000:100s", Arrivals::Poisson), ALONE);
+        // 100,000 expected, with a standard deviation of 316.
+        assert!((98_500..101_500).contains(&due.len()), "{}", due.len());
+        let gaps: Vec<f64> = due
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]) as f64 / 1e6)
+            .collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        // Gaps of 1 ms on average, and as much spread: that of an exponential.
+        assert!(
+            (mean - 1.0).abs() < 0.02 && (variance.sqrt() - 1.0).abs() < 0.03,
+            "{mean} {variance}"
+        );
+        let longer = gaps.iter().filter(|&&gap| gap > 2.0).count() as f64 / gaps.len() as f64;
+        assert!((longer - (-2.0_f64).exp()).abs() < 0.01, "{longer}");
+    }
+
+    #[test]
+    fn a_seed_fixes_poisson_arrivals_and_another_one_changes_them() {
+        let stages = "100:5s".parse().expect("stages");
+        let due = |seed| {
+            let schedule = Schedule::new(&stages, Duration::ZERO, Arrivals::Poisson, seed);
+            all(&Arc::new(schedule), ALONE)
+        };
+        assert_eq!(due(1), due(1));
+        assert_ne!(due(1), due(2));
     }
 
     proptest! {
         #[test]
-        fn due_moments_ascend_and_the_phases_add_up(
-            rate in 0.5_f64..200_000.0, warmup_s in 0_u64..5, duration_s in 2_u64..60, share in 0.0_f64..1.2,
+        fn threads_share_the_schedule_and_each_sees_time_go_forward(
+            rate in 0.5_f64..2_000.0, to in 0.5_f64..2_000.0, duration_s in 2_u64..10, threads in 1_u64..5,
+            poisson: bool, share in 0.0_f64..1.2,
         ) {
-            let schedule = schedule(&rate.to_string(), warmup_s, duration_s);
-            let end_ns = ((warmup_s + duration_s) as f64 * 1e9 * share) as u64;
-            let threads = 3;
-            let dealt = |phase| (0..threads).map(|number| schedule.scheduled(phase, end_ns, (number, threads))).sum::<u64>();
-            let alone = |phase| schedule.scheduled(phase, end_ns, (0, 1));
-            prop_assert_eq!(dealt(Phase::Warmup), alone(Phase::Warmup));
-            prop_assert_eq!(dealt(Phase::Measured), alone(Phase::Measured));
-            let due = alone(Phase::Warmup) + alone(Phase::Measured);
-            prop_assert!(due <= schedule.total());
-            if due > 0 {
-                prop_assert!(schedule.due_ns(due - 1) < end_ns);
+            let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
+            let schedule = staged(&format!("{rate}..{to}:{duration_s}s"), arrivals);
+            let mut numbers = Vec::new();
+            let mut counted = 0;
+            let end_ns = (schedule.measured_until_ns() as f64 * share) as u64;
+            for number in 0..threads {
+                let due: Vec<Due> = schedule.thread((number, threads)).collect();
+                prop_assert!(due.windows(2).all(|pair| pair[0].at_ns <= pair[1].at_ns));
+                prop_assert!(due.iter().all(|due| due.at_ns < schedule.measured_until_ns()));
+                counted += due.iter().filter(|due| due.at_ns < end_ns).count() as u64;
+                numbers.extend(due.iter().map(|due| due.number));
             }
-            if due < schedule.total() {
-                prop_assert!(schedule.due_ns(due) >= end_ns);
+            let by_schedule: u64 = (0..threads)
+                .map(|number| schedule.scheduled(end_ns, (number, threads)).iter().sum::<u64>())
+                .sum();
+            prop_assert_eq!(counted, by_schedule);
+            let all = numbers.len();
+            numbers.sort_unstable();
+            numbers.dedup();
+            prop_assert_eq!(numbers.len(), all);
+            if !poisson {
+                prop_assert!((all as f64 - schedule.expected()).abs() <= 1.0);
             }
-            let last = schedule.total() - 1;
-            prop_assert!(schedule.due_ns(last) < (warmup_s + duration_s) * 1_000_000_000);
-            prop_assert!(schedule.due_ns(last.saturating_sub(1)) <= schedule.due_ns(last));
         }
     }
 }

@@ -12,6 +12,7 @@ use std::fmt;
 use hdrhistogram::Histogram;
 
 use super::queue::Arrival;
+use super::workload::Work;
 
 /// Three digits: each percentile is right to 0.1 %.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -29,6 +30,8 @@ pub enum Cause {
     Malformed,
     /// Answered with something else than what was asked for.
     WrongAnswer,
+    /// The store, driven itself, would not do it.
+    Refused,
 }
 
 impl fmt::Display for Cause {
@@ -38,6 +41,7 @@ impl fmt::Display for Cause {
             Self::ConnectionLost => f.write_str("connection_lost"),
             Self::Malformed => f.write_str("malformed_answer"),
             Self::WrongAnswer => f.write_str("wrong_answer"),
+            Self::Refused => f.write_str("refused"),
         }
     }
 }
@@ -66,13 +70,8 @@ impl fmt::Display for Unsent {
 /// How a sent arrival ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Answered; so many keys found and missed.
-    Ok {
-        /// Keys found.
-        hits: u32,
-        /// Keys that were not there.
-        misses: u32,
-    },
+    /// Answered with what was asked for.
+    Ok(Work),
     /// Answered wrongly, or cut off.
     Error(Cause),
     /// Not answered within `--timeout`.
@@ -142,6 +141,10 @@ pub struct Tally {
     pub hits: u64,
     /// Keys missed in good answers.
     pub misses: u64,
+    /// Keys that good answers wrote, which are among the hits.
+    pub written: u64,
+    /// Commands behind good answers.
+    pub commands: u64,
     /// Errors by cause.
     pub causes: BTreeMap<Cause, u64>,
     /// Unsent arrivals by reason.
@@ -164,6 +167,8 @@ impl Tally {
             service_us: histogram(),
             hits: 0,
             misses: 0,
+            written: 0,
+            commands: 0,
             causes: BTreeMap::new(),
             unsent: BTreeMap::new(),
             overrun_us: histogram(),
@@ -186,10 +191,12 @@ impl Tally {
     pub fn ended(&mut self, arrival: &Arrival, sent_ns: u64, end_ns: u64, outcome: Outcome) {
         record(&mut self.latency_us, arrival.due_ns, end_ns);
         match outcome {
-            Outcome::Ok { hits, misses } => {
+            Outcome::Ok(work) => {
                 self.ledger.ok += 1;
-                self.hits += u64::from(hits);
-                self.misses += u64::from(misses);
+                self.hits += u64::from(work.hits);
+                self.misses += u64::from(work.misses);
+                self.written += u64::from(work.written);
+                self.commands += u64::from(work.commands);
                 record(&mut self.overrun_us, self.window_end_ns, end_ns);
             }
             Outcome::Error(cause) => {
@@ -199,8 +206,7 @@ impl Tally {
             Outcome::Timeout => self.ledger.timeouts += 1,
             Outcome::InFlight => self.ledger.in_flight += 1,
         }
-        if let Outcome::Ok { .. } | Outcome::Error(Cause::Status(_) | Cause::WrongAnswer) = outcome
-        {
+        if let Outcome::Ok(_) | Outcome::Error(Cause::Status(_) | Cause::WrongAnswer) = outcome {
             record(&mut self.service_us, sent_ns, end_ns);
         }
     }
@@ -226,12 +232,26 @@ impl Tally {
         }
         self.hits += other.hits;
         self.misses += other.misses;
+        self.written += other.written;
+        self.commands += other.commands;
         for (&cause, count) in &other.causes {
             *self.causes.entry(cause).or_default() += count;
         }
         for (&reason, count) in &other.unsent {
             *self.unsent.entry(reason).or_default() += count;
         }
+    }
+
+    /// End of the measured part, from the start of the run.
+    #[must_use]
+    pub fn window_end_ns(&self) -> u64 {
+        self.window_end_ns
+    }
+
+    /// Keys that good answers read, found or not; those of writes are not among them.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.hits + self.misses - self.written
     }
 
     /// The ledger balances, and every arrival has its latency.
@@ -260,6 +280,12 @@ mod tests {
     use proptest::prelude::*;
 
     const MS: u64 = 1_000_000;
+    const GOOD: Outcome = Outcome::Ok(Work {
+        hits: 1,
+        misses: 0,
+        written: 0,
+        commands: 1,
+    });
     /// End of the measured part in these tests.
     const END: u64 = 11 * MS;
 
@@ -274,10 +300,12 @@ mod tests {
     fn one_of_each() -> Tally {
         let mut tally = Tally::new(END);
         let outcomes = [
-            Outcome::Ok {
+            Outcome::Ok(Work {
                 hits: 14,
                 misses: 1,
-            },
+                written: 0,
+                commands: 1,
+            }),
             Outcome::Error(Cause::Status(503)),
             Outcome::Timeout,
             Outcome::InFlight,
@@ -311,12 +339,7 @@ mod tests {
         let arrival = arrival(5 * MS);
         tally.taken_up(&arrival);
         tally.sent(&arrival, 8 * MS);
-        tally.ended(
-            &arrival,
-            8 * MS,
-            12 * MS,
-            Outcome::Ok { hits: 1, misses: 0 },
-        );
+        tally.ended(&arrival, 8 * MS, 12 * MS, GOOD);
         let ms = |histogram: &Histogram<u64>| histogram.max() / 1_000;
         assert_eq!(ms(&tally.lag_us), 1);
         assert_eq!(ms(&tally.wait_us), 2);
@@ -328,8 +351,8 @@ mod tests {
     fn good_answers_after_the_measured_part_are_known_by_how_late_they_came() {
         let mut tally = Tally::new(END);
         for (end_ns, outcome) in [
-            (END, Outcome::Ok { hits: 1, misses: 0 }),
-            (END + 3 * MS, Outcome::Ok { hits: 1, misses: 0 }),
+            (END, GOOD),
+            (END + 3 * MS, GOOD),
             (END + 90 * MS, Outcome::Timeout),
         ] {
             tally.ended(&arrival(0), 0, end_ns, outcome);
@@ -366,7 +389,7 @@ mod tests {
                     let arrival = arrival(0);
                     tally.taken_up(&arrival);
                     tally.sent(&arrival, MS);
-                    tally.ended(&arrival, MS, us * 1_000, Outcome::Ok { hits: 1, misses: 0 });
+                    tally.ended(&arrival, MS, us * 1_000, GOOD);
                     tally.ledger.scheduled += 1;
                 }
                 tally

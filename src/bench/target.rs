@@ -1,5 +1,5 @@
 //! One generator thread: takes arrivals up when they are due, sends them, reads the answers. The only I/O
-//! of the load.
+//! of the load, over HTTP or to the store itself.
 //!
 //! Enters: a [`Share`] of the schedule. Leaves: an [`Interval`] each second, and the rest at the end. Must
 //! not let the target hold the schedule back: what finds no free connection waits with its own due moment.
@@ -7,8 +7,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::iter::Peekable;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -24,10 +26,12 @@ use tokio_util::sync::CancellationToken;
 use super::http::{Reader, Response};
 use super::pacer::Pacer;
 use super::queue::{Arrival, Offer, Queue};
-use super::schedule::{Phase, Schedule};
+use super::schedule::{Phase, Schedule, Thread};
 use super::tally::{Cause, Outcome, Tally, Unsent};
-use super::workload::{Answer, Workload};
+use super::workload::{Answer, Ask, WRITTEN, Work, Workload};
+use crate::config::StoreConfig;
 use crate::random::{below, splitmix64};
+use crate::store::{Store, StoreError};
 
 /// Arrivals taken up in a row before the answers get their turn: about 0.3 ms of work.
 const ARRIVALS_PER_TURN: u32 = 32;
@@ -46,18 +50,27 @@ const CONNECTS_AT_ONCE: usize = 64;
 
 /// One thread's part of the run.
 pub(super) struct Share {
-    pub(super) schedule: Schedule,
+    pub(super) schedule: Arc<Schedule>,
     pub(super) workload: Workload,
     /// This thread takes the arrivals `number`, `number + threads`, …
     pub(super) number: u64,
     pub(super) threads: u64,
-    pub(super) address: SocketAddr,
+    pub(super) way: Way,
     pub(super) connections: usize,
     pub(super) max_in_flight: usize,
     /// Shortest sleep between arrivals.
     pub(super) tick: Duration,
     pub(super) timeout: Duration,
     pub(super) drain: Duration,
+}
+
+/// Where a share is sent.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// A server over HTTP; a connection carries one request at a time.
+    Http(SocketAddr),
+    /// The store; as many operations at a time as there would be connections.
+    Store(Store, StoreConfig),
 }
 
 /// What happened since the interval before.
@@ -92,12 +105,15 @@ pub(super) struct Lines {
 }
 
 /// Runs one share to its end.
-pub(super) fn run(share: Share, lines: Lines) -> anyhow::Result<Rest> {
+pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
-        let Some(streams) = connect_all(&share, &lines.stop).await? else {
+        if let Way::Store(store, config) = &mut share.way {
+            *store = store.for_this_runtime(config).await?;
+        }
+        let Some(connected) = connect_all(&share, &lines.stop).await? else {
             return Ok(Rest::nothing());
         };
         let _ = lines.ready.send(());
@@ -106,11 +122,9 @@ pub(super) fn run(share: Share, lines: Lines) -> anyhow::Result<Rest> {
             return Ok(Rest::nothing());
         };
         let worker = Rc::new(Worker::new(share, start));
-        for (slot, stream) in streams.into_iter().enumerate() {
-            tokio::task::spawn_local(hold_connection(worker.clone(), slot, stream));
-        }
+        worker.begin(connected);
         let (busy, began) = (busy_time(), Instant::now());
-        let end_ns = worker.drive(&lines.intervals, &lines.stop).await?;
+        let end_ns = worker.clone().drive(&lines.intervals, &lines.stop).await?;
         let busy = busy_time().saturating_sub(busy);
         worker.finish(&lines.stop).await?;
         worker.close_books(end_ns);
@@ -163,8 +177,8 @@ struct State {
     interval: Interval,
     /// When timeouts are looked for next.
     check_ns: u64,
-    /// The next arrival of the share.
-    next: u64,
+    /// The arrivals of the share that are still to come.
+    coming: Peekable<Thread>,
 }
 
 #[derive(Default)]
@@ -183,6 +197,11 @@ impl Interval {
             unfinished: 0,
             failed_connects: BTreeMap::new(),
         }
+    }
+
+    /// An empty one, of the same run.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(self.measured.window_end_ns())
     }
 
     /// Adds another one, losing nothing.
@@ -211,7 +230,10 @@ impl Worker {
             request: BytesMut::new(),
             interval: Interval::new(share.schedule.measured_until_ns()),
             check_ns: 0,
-            next: share.number,
+            coming: share
+                .schedule
+                .thread((share.number, share.threads))
+                .peekable(),
         };
         Self {
             share,
@@ -229,7 +251,7 @@ impl Worker {
 
     /// Takes up every arrival at its moment. Returns the end of the schedule as far as it was followed.
     async fn drive(
-        &self,
+        self: Rc<Self>,
         intervals: &mpsc::Sender<Interval>,
         stop: &CancellationToken,
     ) -> io::Result<u64> {
@@ -277,26 +299,19 @@ impl Worker {
     }
 
     /// Takes up what is due, at most one turn of it. When the next arrival is due; `None`: there is none.
-    fn take_up_due(&self) -> Option<u64> {
-        let share = &self.share;
+    fn take_up_due(self: &Rc<Self>) -> Option<u64> {
         let mut state = self.state.borrow_mut();
-        let mut due_ns = share.schedule.due_ns(state.next);
         for _ in 0..ARRIVALS_PER_TURN {
-            if state.next >= share.schedule.total() {
-                return None;
-            }
             let taken_ns = self.now_ns();
-            if due_ns > taken_ns {
+            let Some(due) = state.coming.next_if(|due| due.at_ns <= taken_ns) else {
                 break;
-            }
+            };
             let arrival = Arrival {
-                number: state.next,
-                due_ns,
+                number: due.number,
+                due_ns: due.at_ns,
                 taken_ns,
             };
-            state.next += share.threads;
-            due_ns = share.schedule.due_ns(state.next);
-            let phase = share.schedule.phase(arrival.number);
+            let phase = self.phase(&arrival);
             state.interval.tally(phase).taken_up(&arrival);
             match state.queue.offer(arrival) {
                 Offer::Send(slot) => self.send(&mut state, slot, arrival),
@@ -309,29 +324,37 @@ impl Worker {
                 ),
             }
         }
-        Some(due_ns)
+        state.coming.peek().map(|due| due.at_ns)
+    }
+
+    fn phase(&self, arrival: &Arrival) -> Phase {
+        self.share.schedule.phase(arrival.due_ns)
     }
 
     fn timeout_ns(&self) -> u64 {
         self.share.timeout.as_nanos() as u64
     }
 
-    fn send(&self, state: &mut State, slot: usize, arrival: Arrival) {
+    fn send(self: &Rc<Self>, state: &mut State, slot: usize, arrival: Arrival) {
+        if let Way::Store(store, _) = &self.share.way {
+            let asked = ask_store(self.clone(), store.clone(), slot, arrival);
+            tokio::task::spawn_local(asked);
+        }
         let State {
             slots,
             request,
             interval,
             ..
         } = state;
-        self.share.workload.write_request(arrival.number, request);
-        let sent_ns = self.now_ns();
-        interval
-            .tally(self.share.schedule.phase(arrival.number))
-            .sent(&arrival, sent_ns);
         let slot_state = &mut slots[slot];
+        if slot_state.writer.is_some() {
+            self.share.workload.write_request(arrival.number, request);
+        }
+        let sent_ns = self.now_ns();
+        interval.tally(self.phase(&arrival)).sent(&arrival, sent_ns);
         slot_state.carries = Some((arrival, sent_ns));
-        // A request is far smaller than an idle connection's buffer: what does not go out whole goes out
-        // on a broken connection, and its reader will find that out.
+        // A request is smaller than an idle connection's buffer: what does not go out whole goes out on a
+        // broken connection, and its reader will find that out.
         if let Some(writer) = &slot_state.writer
             && !matches!(writer.try_write(request), Ok(written) if written == request.len())
         {
@@ -359,7 +382,7 @@ impl Worker {
             let Some((arrival, sent_ns)) = slot_state.carries.take_if(overdue) else {
                 continue;
             };
-            let tally = interval.tally(self.share.schedule.phase(arrival.number));
+            let tally = interval.tally(self.phase(&arrival));
             tally.ended(&arrival, sent_ns, now_ns, Outcome::Timeout);
             // Its late answer must not be taken for the next one's.
             if let Some(writer) = slot_state.writer.take() {
@@ -368,7 +391,7 @@ impl Worker {
             queue.lost(slot, true);
         }
         while let Some(arrival) = queue.expired(now_ns.saturating_sub(timeout_ns)) {
-            let tally = interval.tally(self.share.schedule.phase(arrival.number));
+            let tally = interval.tally(self.phase(&arrival));
             tally.unsent(&arrival, now_ns, Unsent::NoConnection);
         }
     }
@@ -389,66 +412,73 @@ impl Worker {
 
     /// Accounts for what is left: every arrival that was due by `stopped_ns` ends in the books.
     fn close_books(&self, stopped_ns: u64) {
-        let schedule = &self.share.schedule;
         let end_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         let State {
             queue,
             slots,
             interval,
-            next,
+            coming,
             ..
         } = &mut *state;
         for (arrival, sent_ns) in slots.iter_mut().filter_map(|slot| slot.carries.take()) {
-            interval.tally(schedule.phase(arrival.number)).ended(
-                &arrival,
-                sent_ns,
-                end_ns,
-                Outcome::InFlight,
-            );
+            let tally = interval.tally(self.phase(&arrival));
+            tally.ended(&arrival, sent_ns, end_ns, Outcome::InFlight);
         }
         while let Some(arrival) = queue.expired(u64::MAX) {
-            interval.tally(schedule.phase(arrival.number)).unsent(
-                &arrival,
-                end_ns,
-                Unsent::EndOfRun,
-            );
+            let tally = interval.tally(self.phase(&arrival));
+            tally.unsent(&arrival, end_ns, Unsent::EndOfRun);
         }
         // After a stop by hand, what was due and not yet taken up.
-        while *next < schedule.total() && schedule.due_ns(*next) < stopped_ns {
+        while let Some(due) = coming.next_if(|due| due.at_ns < stopped_ns) {
             let arrival = Arrival {
-                number: *next,
-                due_ns: schedule.due_ns(*next),
+                number: due.number,
+                due_ns: due.at_ns,
                 taken_ns: stopped_ns,
             };
-            let tally = interval.tally(schedule.phase(*next));
+            let tally = interval.tally(self.phase(&arrival));
             tally.taken_up(&arrival);
             tally.unsent(&arrival, end_ns, Unsent::EndOfRun);
-            *next += self.share.threads;
+        }
+    }
+
+    /// Puts the connections to work, or as many places for operations of the store.
+    fn begin(self: &Rc<Self>, connected: Connected) {
+        match connected {
+            Connected::Http(streams) => {
+                for (slot, stream) in streams.into_iter().enumerate() {
+                    tokio::task::spawn_local(hold_connection(self.clone(), slot, stream));
+                }
+            }
+            Connected::Store => {
+                let mut state = self.state.borrow_mut();
+                for slot in 0..self.share.connections {
+                    state.queue.joined(slot);
+                }
+            }
         }
     }
 
     /// A connection stands: it takes what waits, or stands by.
-    fn joined(&self, slot: usize, writer: OwnedWriteHalf) {
+    fn joined(self: &Rc<Self>, slot: usize, writer: Option<OwnedWriteHalf>) {
         let mut state = self.state.borrow_mut();
-        state.slots[slot].writer = Some(writer);
+        state.slots[slot].writer = writer;
         if let Some(arrival) = state.queue.joined(slot) {
             self.send(&mut state, slot, arrival);
         }
     }
 
     /// An answer is whole. `false` when nobody had asked for it.
-    fn answered(&self, slot: usize, response: &Response, buffer: &[u8]) -> bool {
+    fn answered(self: &Rc<Self>, slot: usize, response: &Response, buffer: &[u8]) -> bool {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         let Some((arrival, sent_ns)) = state.slots[slot].carries.take() else {
             return false;
         };
-        let outcome = self.outcome(arrival.number, response, buffer);
-        state
-            .interval
-            .tally(self.share.schedule.phase(arrival.number))
-            .ended(&arrival, sent_ns, now_ns, outcome);
+        let workload = &self.share.workload;
+        let answer = workload.judge(arrival.number, response.status, response.body(buffer));
+        let tally = state.interval.tally(self.phase(&arrival));
+        tally.ended(&arrival, sent_ns, now_ns, outcome(answer));
         if !response.keep_alive {
             state.queue.lost(slot, true);
             state.slots[slot].writer = None;
@@ -458,17 +488,21 @@ impl Worker {
         true
     }
 
-    fn outcome(&self, number: u64, response: &Response, buffer: &[u8]) -> Outcome {
-        if response.status != 200 {
-            return Outcome::Error(Cause::Status(response.status));
-        }
-        let workload = &self.share.workload;
-        match workload.judge(number, response.body(buffer)) {
-            Answer::Sessions { misses } => Outcome::Ok {
-                hits: workload.keys_per_request - misses,
-                misses,
-            },
-            Answer::Wrong => Outcome::Error(Cause::WrongAnswer),
+    /// The store is done with an arrival, however it went.
+    fn settled(self: &Rc<Self>, slot: usize, arrival: Arrival, outcome: Outcome) {
+        let now_ns = self.now_ns();
+        let mut state = self.state.borrow_mut();
+        let carries = &mut state.slots[slot].carries;
+        let Some((_, sent_ns)) = carries.take_if(|(carried, _)| *carried == arrival) else {
+            // It was given up, and its place with it, which is free again only now.
+            drop(state);
+            self.joined(slot, None);
+            return;
+        };
+        let tally = state.interval.tally(self.phase(&arrival));
+        tally.ended(&arrival, sent_ns, now_ns, outcome);
+        if let Some(arrival) = state.queue.freed(slot) {
+            self.send(&mut state, slot, arrival);
         }
     }
 
@@ -489,19 +523,58 @@ impl Worker {
         let carried = state.slots[slot].carries.take();
         state.queue.lost(slot, carried.is_some());
         if let Some((arrival, sent_ns)) = carried {
-            state
-                .interval
-                .tally(self.share.schedule.phase(arrival.number))
-                .ended(&arrival, sent_ns, now_ns, Outcome::Error(cause));
+            let tally = state.interval.tally(self.phase(&arrival));
+            tally.ended(&arrival, sent_ns, now_ns, Outcome::Error(cause));
         }
     }
 }
 
+fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Good(work) => Outcome::Ok(work),
+        Answer::Wrong => Outcome::Error(Cause::WrongAnswer),
+        Answer::Status(status) => Outcome::Error(Cause::Status(status)),
+    }
+}
+
+/// Asks the store what an arrival asks for, through the client that serve uses.
+async fn ask_store(worker: Rc<Worker>, store: Store, slot: usize, arrival: Arrival) {
+    let workload = &worker.share.workload;
+    let number = arrival.number;
+    let answer = match workload.ask(number) {
+        Ask::Stats => store.stats().await.map(|_| Answer::Good(Work::default())),
+        Ask::Write => {
+            let index = workload.indexes(number).next().unwrap_or_default();
+            let key = workload.keys(number).pop().unwrap_or_default();
+            let written = store.put(key, workload.record(index).unwrap_or_default(), None);
+            written.await.map(|()| Answer::Good(WRITTEN))
+        }
+        Ask::Sessions | Ask::Session | Ask::Template => {
+            let values = store.get_many(workload.keys(number)).await;
+            values.map(|values| workload.judge_values(number, &values))
+        }
+    };
+    let outcome = answer.map_or_else(
+        |error| match error {
+            StoreError::Timeout(_) => Outcome::Timeout,
+            StoreError::Unavailable(_) => Outcome::Error(Cause::ConnectionLost),
+            StoreError::Full(_) | StoreError::Refused(_) | StoreError::Setup(_) => {
+                Outcome::Error(Cause::Refused)
+            }
+        },
+        outcome,
+    );
+    worker.settled(slot, arrival, outcome);
+}
+
 /// Keeps one connection of the pool alive: reads its answers, and connects again when it is lost.
 async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream) {
+    let Ok(address) = stream.peer_addr() else {
+        return worker.failed_to_connect(&io::ErrorKind::NotConnected.into());
+    };
     for attempt in 0_u64.. {
         let (reader, writer) = stream.into_split();
-        worker.joined(slot, writer);
+        worker.joined(slot, Some(writer));
         let mut answers = 0;
         let cause = read_answers(&worker, slot, reader, &mut answers).await;
         worker.lost(slot, cause);
@@ -509,13 +582,13 @@ async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream)
         if answers == 0 {
             wait_before_connecting(slot, attempt).await;
         }
-        stream = reconnect(&worker, slot, attempt).await;
+        stream = reconnect(&worker, address, slot, attempt).await;
     }
 }
 
 /// Reads answers until the connection is of no use any more, and says why.
 async fn read_answers(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     slot: usize,
     mut stream: OwnedReadHalf,
     answers: &mut u64,
@@ -547,20 +620,26 @@ async fn read_answers(
     }
 }
 
+/// What a thread needs to begin.
+enum Connected {
+    Http(Vec<TcpStream>),
+    Store,
+}
+
 /// All connections of the share, some at a time; `None` when the stop signal came first.
-async fn connect_all(
-    share: &Share,
-    stop: &CancellationToken,
-) -> anyhow::Result<Option<Vec<TcpStream>>> {
+async fn connect_all(share: &Share, stop: &CancellationToken) -> anyhow::Result<Option<Connected>> {
+    let Way::Http(address) = share.way else {
+        return Ok(Some(Connected::Store));
+    };
     let connects = futures_util::stream::iter(0..share.connections)
-        .map(|_| connect(share.address))
+        .map(|_| connect(address))
         .buffer_unordered(CONNECTS_AT_ONCE)
         .try_collect();
     tokio::select! {
         () = stop.cancelled() => Ok(None),
         streams = connects => {
-            let streams = streams.with_context(|| format!("connecting to {}", share.address))?;
-            Ok(Some(streams))
+            let streams = streams.with_context(|| format!("connecting to {address}"))?;
+            Ok(Some(Connected::Http(streams)))
         }
     }
 }
@@ -578,10 +657,10 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Tries until it succeeds; the run's end drops it.
-async fn reconnect(worker: &Worker, slot: usize, attempt: u64) -> TcpStream {
+async fn reconnect(worker: &Worker, address: SocketAddr, slot: usize, attempt: u64) -> TcpStream {
     let mut retry = attempt;
     loop {
-        match connect(worker.share.address).await {
+        match connect(address).await {
             Ok(stream) => return stream,
             Err(error) => worker.failed_to_connect(&error),
         }

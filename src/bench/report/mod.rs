@@ -3,12 +3,17 @@
 //! Enters: [`Results`], all figures final. Leaves: text and JSON. Must not compute anything new: what two
 //! forms show is one number.
 
+pub mod compare;
+pub mod files;
+pub mod html;
+mod svg;
 pub mod text;
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::conditions::{CpuUse, Machine};
 use super::tally::{Ledger, Tally};
 use super::verdict::Verdict;
 
@@ -33,6 +38,8 @@ pub struct Results {
     pub service_us: Percentiles,
     /// Keys of good answers.
     pub keys: Keys,
+    /// What the store counted itself; `null` when it does not tell.
+    pub reconciliation: Option<Reconciliation>,
     /// Connections that could not be made during the run, by the system's reason.
     pub failed_connects: BTreeMap<String, u64>,
     /// Counts of the arrivals before the measured ones.
@@ -131,8 +138,54 @@ pub struct Keys {
     pub misses: u64,
 }
 
-/// Cost of the generator over the whole run, warm-up and drain included.
+/// The store's own counters over the whole run, warm-up included, against what good answers stand for. More is
+/// counted where others use the store, where answers failed on the way back, and by the server itself.
 #[derive(Debug, serde::Serialize)]
+pub struct Reconciliation {
+    /// Keys that good answers read.
+    pub keys_asked: u64,
+    /// `keyspace_hits` and `keyspace_misses`.
+    pub keys_counted: u64,
+    /// Commands behind good answers.
+    pub commands_asked: u64,
+    /// `total_commands_processed`.
+    pub commands_counted: u64,
+    /// The larger of the two differences, as a share.
+    pub difference: f64,
+    /// It is above 0.1 %.
+    pub notable: bool,
+}
+
+/// Differences below this share are those of the questions about the counters themselves.
+const NOTABLE: f64 = 0.001;
+
+impl Reconciliation {
+    /// Compares asked and counted, keys and commands.
+    #[must_use]
+    pub fn of(
+        keys_asked: u64,
+        keys_counted: u64,
+        commands_asked: u64,
+        commands_counted: u64,
+    ) -> Self {
+        let share = |asked: u64, counted: u64| {
+            asked.abs_diff(counted) as f64 / asked.max(counted).max(1) as f64
+        };
+        let difference =
+            share(keys_asked, keys_counted).max(share(commands_asked, commands_counted));
+        Self {
+            keys_asked,
+            keys_counted,
+            commands_asked,
+            commands_counted,
+            difference,
+            notable: difference > NOTABLE,
+        }
+    }
+}
+
+/// Cost of the generator over the whole run, warm-up and drain included.
+#[derive(Debug, Default, serde::Serialize)]
 pub struct Generator {
     /// CPU time, user and system.
     pub cpu_s: f64,
@@ -145,20 +198,25 @@ pub struct Generator {
 }
 
 /// What has to be the same for two results to be comparable.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Conditions {
     /// Of kvpoc.
     pub version: &'static str,
     /// That it was built from.
     pub commit: &'static str,
-    /// Cores that this process may use.
-    pub cpu_count: usize,
+    /// Where the generator ran.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// How that machine's CPU time was spent during the run.
+    pub cpu: Option<CpuUse>,
     /// Behind the target, as the target says.
     pub store_engine: Option<String>,
     /// Likewise.
     pub store_version: Option<String>,
     /// Likewise, of all kinds.
     pub store_keys: Option<u64>,
+    /// Likewise, before the run.
+    pub store_memory_bytes: Option<u64>,
     /// What was driven.
     pub target: String,
     /// RFC 3339.
@@ -167,6 +225,16 @@ pub struct Conditions {
     pub duration_s: f64,
     /// Part before it.
     pub warmup_s: f64,
+    /// How arrivals were spread.
+    pub arrivals: String,
+    /// Workload and choice of keys started from this one.
+    pub preset: &'static str,
+    /// What arrivals asked for.
+    pub workload: String,
+    /// How keys were drawn.
+    pub keys_dist: String,
+    /// Share of the answers compared with their records.
+    pub verify: f64,
     /// Keys drawn from.
     pub keys: u64,
     /// Keys of each request.

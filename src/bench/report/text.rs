@@ -16,6 +16,24 @@ pub fn render(results: &Results, colour: bool) -> String {
     if results.warmup.ledger.scheduled > 0 {
         ledger("Warm-up", &results.warmup, &mut text);
     }
+    if let Some(books) = &results.reconciliation {
+        let sign = if books.notable {
+            "  (more than 0.1 % apart)"
+        } else {
+            ""
+        };
+        line(
+            &mut text,
+            "Store's counters",
+            &format!(
+                "{} keys of {}, {} commands of {}{sign}",
+                grouped(books.keys_counted),
+                grouped(books.keys_asked),
+                grouped(books.commands_counted),
+                grouped(books.commands_asked),
+            ),
+        );
+    }
     for (reason, count) in &results.failed_connects {
         line(
             &mut text,

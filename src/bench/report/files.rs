@@ -1,0 +1,168 @@
+//! Results as files: JSON, `HdrHistogram`'s two forms, CSV, the page.
+//!
+//! Enters: results and series. Leaves: files, whose folder and names were checked before the run. Must not
+//! fail for a reason that could have been known before.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+use serde_json::Value;
+
+use super::{Results, html};
+use crate::bench::watch::{Point, Series};
+use crate::config::Outputs;
+
+/// Steps of each halving of the distance to 100 %, as `HdrHistogram`'s own tools print it.
+const TICKS_PER_HALF_DISTANCE: u32 = 5;
+
+/// Files that were created and wait for their contents.
+pub(in crate::bench) struct Files {
+    json: Option<File>,
+    folder: Option<PathBuf>,
+}
+
+impl Files {
+    /// Creates what is asked for.
+    ///
+    /// # Errors
+    /// When a file or the folder cannot be written.
+    pub(in crate::bench) fn create(outputs: &Outputs) -> anyhow::Result<Self> {
+        let json = outputs.json.as_ref().map(|file| {
+            File::create(file).with_context(|| format!("cannot write --json {}", file.display()))
+        });
+        if let Some(folder) = &outputs.out {
+            std::fs::create_dir_all(folder)
+                .and_then(|()| File::create(folder.join("report.json")))
+                .with_context(|| format!("cannot write to --out {}", folder.display()))?;
+        }
+        Ok(Self {
+            json: json.transpose()?,
+            folder: outputs.out.clone(),
+        })
+    }
+
+    /// Fills them.
+    ///
+    /// # Errors
+    /// When the disk is full, or somebody took the folder away.
+    pub(in crate::bench) fn write(
+        self,
+        results: &Results,
+        series: &Series,
+        earlier: Option<&Value>,
+    ) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(results)? + "\n";
+        if let Some(mut file) = self.json {
+            file.write_all(json.as_bytes()).context("writing --json")?;
+        }
+        let Some(folder) = self.folder else {
+            return Ok(());
+        };
+        let heading = format!("{}: {}", results.verdict.name(), results.reason);
+        let page = html::page(&heading, results, series, earlier, false);
+        let hlog = interval_log(results, series)?;
+        let all = series.latency_us.as_ref();
+        for (name, bytes) in [
+            ("report.json", json.into_bytes()),
+            ("report.html", page.into_bytes()),
+            ("latency.hlog", hlog),
+            (
+                "latency.hgrm",
+                all.map(percentiles).unwrap_or_default().into_bytes(),
+            ),
+            ("series.csv", csv(&series.points)?.into_bytes()),
+        ] {
+            write(&folder, name, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let file = folder.join(name);
+    std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
+}
+
+/// The measured seconds as `HdrHistogram`'s interval log, version 1.3. Values are microseconds, and the column
+/// of the largest is in milliseconds.
+fn interval_log(results: &Results, series: &Series) -> anyhow::Result<Vec<u8>> {
+    let began =
+        humantime::parse_rfc3339(&results.conditions.started_at).unwrap_or(SystemTime::UNIX_EPOCH);
+    let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder
+        .add_comment("[kvpoc bench: latency from the due moment, in microseconds]")
+        .with_start_time(began)
+        .with_base_time(began)
+        .with_max_value_divisor(1_000.0);
+    let mut writer = builder.begin_log_with(&mut log, &mut serializer)?;
+    let mut deserializer = Deserializer::new();
+    for (second, packed) in series.packed.iter().enumerate() {
+        let histogram: Histogram<u64> = deserializer
+            .deserialize(&mut packed.as_slice())
+            .map_err(|error| anyhow::anyhow!("a packed histogram is broken: {error:?}"))?;
+        if !histogram.is_empty() {
+            let start = Duration::from_secs(second as u64);
+            writer
+                .write_histogram(&histogram, start, Duration::from_secs(1), None)
+                .map_err(|error| anyhow::anyhow!("writing the interval log: {error:?}"))?;
+        }
+    }
+    Ok(log)
+}
+
+/// `HdrHistogram`'s percentile text, in milliseconds.
+fn percentiles(histogram: &Histogram<u64>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
+    let mut total = 0;
+    for value in histogram.iter_quantiles(TICKS_PER_HALF_DISTANCE) {
+        total += value.count_since_last_iteration();
+        let quantile = value.quantile_iterated_to();
+        let ms = value.value_iterated_to() as f64 / 1e3;
+        let _ = write!(text, "{ms:12.3} {quantile:.12} {total:10}");
+        let _ = if quantile < 1.0 {
+            writeln!(text, " {:14.2}", 1.0 / (1.0 - quantile))
+        } else {
+            writeln!(text)
+        };
+    }
+    let _ = write!(
+        text,
+        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]\n\
+         #[Max     = {:12.3}, Total count    = {:12}]\n\
+         #[Buckets = {:12}, SubBuckets     = {:12}]\n",
+        histogram.mean() / 1e3,
+        histogram.stdev() / 1e3,
+        histogram.max() as f64 / 1e3,
+        histogram.len(),
+        histogram.buckets(),
+        2_048,
+    );
+    text
+}
+
+/// One line a second, with the names of [`Point`].
+fn csv(points: &[Point]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for point in points {
+        let Value::Object(members) = serde_json::to_value(point)? else {
+            continue;
+        };
+        if text.is_empty() {
+            let names: Vec<&str> = members.keys().map(String::as_str).collect();
+            text += &names.join(",");
+            text.push('\n');
+        }
+        let values: Vec<String> = members.values().map(Value::to_string).collect();
+        text += &values.join(",");
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,392 @@
+//! The report as one page: no script, no outside request, light and dark, fit to print. Pure.
+//!
+//! Enters: results, series, an earlier run. Leaves: HTML. Must not trust what a target or a file says of
+//! itself: all of it is escaped.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::svg::{Axes, Line, chart};
+use super::{Percentiles, Requests, Results, compare};
+use crate::bench::watch::{Point, Series};
+use crate::units::{grouped, human_us};
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--dim:#667;--grid:#dde;--a:#0b62c4;--b:#c2410c;--c:#7c3aed;--good:#15803d;--bad:#b91c1c}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#14171a;--dim:#99a;--grid:#2c3238;--a:#6cb2ff;--b:#ff9d66;--c:#c4a1ff;--good:#4ade80;--bad:#f87171}}
+body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;max-width:1400px;padding:1rem}
+h1{font-size:1.3rem;margin:.2rem 0}h2{font-size:1rem;margin:1.2rem 0 .3rem}
+.PASS{color:var(--good)}.TARGET_MISSED,.GENERATOR_LIMITED,.INVALID{color:var(--bad)}
+main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:0 2rem}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:right;padding:.15rem .4rem;border-bottom:1px solid var(--grid)}th:first-child,td:first-child{text-align:left}
+svg{width:100%;height:auto}svg text{fill:var(--dim);font-size:11px}.grid{stroke:var(--grid)}
+polyline{fill:none;stroke-width:1.6;stroke:currentColor}.a{color:var(--a)}.b{color:var(--b)}.c{color:var(--c)}.d{color:var(--dim)}
+.legend{margin:0;font-size:.85rem}.legend span::before{content:'— '}.note{color:var(--dim);font-size:.85rem}
+@media print{body{max-width:none}section{break-inside:avoid}}
+";
+
+/// The whole page; `live` makes the browser ask again each second.
+pub(in crate::bench) fn page(
+    heading: &str,
+    results: &Results,
+    series: &Series,
+    earlier: Option<&Value>,
+    live: bool,
+) -> String {
+    let refresh = if live {
+        "<meta http-equiv=\"refresh\" content=\"1\">"
+    } else {
+        ""
+    };
+    // A run that goes on has no verdict yet.
+    let class = if live { "d" } else { results.verdict.name() };
+    let mut html = format!(
+        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">{refresh}\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <link rel=\"icon\" href=\"data:,\"><title>kvpoc bench: {0}</title><style>{STYLE}</style></head>\
+         <body><h1 class=\"{class}\">{0}</h1><p>{1}</p><main>",
+        escaped(heading),
+        headline(results),
+    );
+    section(
+        &mut html,
+        "Latency by percentile",
+        &by_percentile(series, earlier),
+    );
+    section(&mut html, "Requests/s", &rate_chart(&series.points));
+    section(
+        &mut html,
+        "Latency over time",
+        &latency_chart(&series.points),
+    );
+    section(
+        &mut html,
+        "Generator lag p99 and requests in flight",
+        &lag_chart(&series.points),
+    );
+    section(&mut html, "Where the latency comes from", &times(results));
+    section(&mut html, "Ledger", &ledger(results));
+    if let Some(earlier) = earlier {
+        section(
+            &mut html,
+            "Compared with the earlier run",
+            &compared(earlier, results),
+        );
+    }
+    section(&mut html, "Conditions", &conditions(results));
+    html += "</main></body></html>\n";
+    html
+}
+
+fn headline(results: &Results) -> String {
+    let rate = &results.rate;
+    let whole = |value: f64| grouped(value.round() as u64);
+    format!(
+        "{} of {} requests/s · {} key operations/s · {} commands/s · latency p50 {}, p99 {}, p99.9 {}, from the due \
+         moment",
+        whole(rate.achieved_rps),
+        whole(rate.target_rps),
+        whole(rate.key_ops_per_second),
+        whole(rate.commands_per_second),
+        human_us(results.latency_us.p50),
+        human_us(results.latency_us.p99),
+        human_us(results.latency_us.p999),
+    )
+}
+
+fn section(html: &mut String, title: &str, body: &str) {
+    let _ = write!(html, "<section><h2>{title}</h2>{body}</section>");
+}
+
+/// The horizontal axis counts nines: 0 is the median of nothing, 1 is 90 %, 2 is 99 %.
+fn by_percentile(series: &Series, earlier: Option<&Value>) -> String {
+    let nines = |quantile: f64| -(1.0 - quantile).log10();
+    let mut points = Vec::new();
+    if let Some(latency) = &series.latency_us {
+        let deepest = (latency.len().max(10) as f64).log10();
+        let steps = (deepest * 20.0) as u32;
+        points.extend((0..=steps).map(|step| {
+            let place = f64::from(step) / 20.0;
+            (
+                place,
+                latency.value_at_quantile(1.0 - 10.0_f64.powf(-place)) as f64,
+            )
+        }));
+    }
+    let mut lines = vec![line("this run", "a", points)];
+    if let Some(earlier) = earlier {
+        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
+        let found = |(name, quantile): (&str, f64)| {
+            let us = earlier["latency_us"][name].as_f64()?;
+            Some((nines(quantile), us))
+        };
+        lines.push(line(
+            "earlier run",
+            "b",
+            quantiles.into_iter().filter_map(found).collect(),
+        ));
+    }
+    let marks = [
+        (0.5, "50 %"),
+        (0.9, "90 %"),
+        (0.99, "99 %"),
+        (0.999, "99.9 %"),
+        (0.9999, "99.99 %"),
+        (0.99999, "99.999 %"),
+    ];
+    let axes = Axes {
+        x_marks: marks
+            .map(|(quantile, name)| (nines(quantile), name.to_owned()))
+            .to_vec(),
+        x_name: "percentile",
+        ..time_axes()
+    };
+    chart(&axes, &lines)
+}
+
+fn rate_chart(points: &[Point]) -> String {
+    let lines = [
+        over_time("asked for", "d", points, |point| point.target_rps),
+        over_time("answered well", "a", points, |point| point.ok as f64),
+        over_time("failed", "b", points, |point| point.failed as f64),
+    ];
+    let axes = Axes {
+        y_log: false,
+        y_name: "requests/s",
+        y_shown: |value| grouped(value.round() as u64),
+        ..seconds_axes(points)
+    };
+    chart(&axes, &lines)
+}
+
+fn latency_chart(points: &[Point]) -> String {
+    let lines = [
+        over_time("p50", "a", points, |point| point.p50_us as f64),
+        over_time("p99", "c", points, |point| point.p99_us as f64),
+        over_time("p99.9", "b", points, |point| point.p999_us as f64),
+    ];
+    chart(&seconds_axes(points), &lines)
+}
+
+fn lag_chart(points: &[Point]) -> String {
+    let lag = [over_time("lag p99", "c", points, |point| {
+        point.lag_p99_us as f64
+    })];
+    let in_flight = [over_time("in flight", "a", points, |point| {
+        point.in_flight as f64
+    })];
+    let counts = Axes {
+        y_log: false,
+        y_name: "requests in flight",
+        y_shown: |value| grouped(value.round() as u64),
+        ..seconds_axes(points)
+    };
+    chart(&seconds_axes(points), &lag) + &chart(&counts, &in_flight)
+}
+
+fn line(name: &str, class: &'static str, points: Vec<(f64, f64)>) -> Line {
+    Line {
+        name: name.into(),
+        class,
+        points,
+    }
+}
+
+fn over_time(name: &str, class: &'static str, points: &[Point], value: fn(&Point) -> f64) -> Line {
+    let points = points
+        .iter()
+        .map(|point| (point.second as f64, value(point)));
+    line(name, class, points.collect())
+}
+
+fn time_axes() -> Axes {
+    Axes {
+        x_marks: Vec::new(),
+        x_name: "",
+        y_log: true,
+        y_name: "latency",
+        y_shown: |us| human_us(us.round() as u64).replace(".00", ""),
+    }
+}
+
+fn seconds_axes(points: &[Point]) -> Axes {
+    let step = points.len().div_ceil(10).max(1) as u64;
+    let marks = points
+        .iter()
+        .map(|point| point.second)
+        .filter(|second| second.is_multiple_of(step));
+    Axes {
+        x_marks: marks
+            .map(|second| (second as f64, second.to_string()))
+            .collect(),
+        x_name: "seconds, warm-up included",
+        ..time_axes()
+    }
+}
+
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| {
+        cells.fold(String::new(), |row, cell| {
+            row + &format!("<{tag}>{}</{tag}>", escaped(&cell))
+        })
+    };
+    let mut html = String::from("<table>");
+    if !head.is_empty() {
+        let names = cells("th", &mut head.iter().map(|&name| name.to_owned()));
+        let _ = write!(html, "<tr>{names}</tr>");
+    }
+    for row in rows {
+        let _ = write!(html, "<tr>{}</tr>", cells("td", &mut row.iter().cloned()));
+    }
+    html + "</table>"
+}
+
+fn times(results: &Results) -> String {
+    let row = |name: &str, points: &Percentiles| {
+        let values = [points.p50, points.p90, points.p99, points.p999, points.max];
+        let mut row = vec![name.to_owned()];
+        row.extend(values.map(human_us));
+        row
+    };
+    table(
+        &["", "p50", "p90", "p99", "p99.9", "max"],
+        &[
+            row("latency", &results.latency_us),
+            row("generator lag", &results.lag_us),
+            row("connection wait", &results.connection_wait_us),
+            row("service time", &results.service_us),
+        ],
+    )
+}
+
+fn ledger(results: &Results) -> String {
+    let row = |name: &str, requests: &Requests| {
+        let ledger = &requests.ledger;
+        let counts = [
+            ledger.scheduled,
+            ledger.sent,
+            ledger.unsent,
+            ledger.ok,
+            ledger.errors,
+            ledger.timeouts,
+            ledger.in_flight,
+        ];
+        let mut row = vec![name.to_owned()];
+        row.extend(counts.map(grouped));
+        row
+    };
+    let head = [
+        "",
+        "scheduled",
+        "sent",
+        "unsent",
+        "ok",
+        "errors",
+        "timeouts",
+        "in flight",
+    ];
+    let mut html = table(
+        &head,
+        &[
+            row("measured", &results.requests),
+            row("warm-up", &results.warmup),
+        ],
+    );
+    let requests = &results.requests;
+    let reasons = requests
+        .errors_by_cause
+        .iter()
+        .chain(&requests.unsent_by_reason);
+    let reasons: Vec<String> = reasons
+        .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
+        .collect();
+    if !reasons.is_empty() {
+        let _ = write!(html, "<p>{}</p>", escaped(&reasons.join(", ")));
+    }
+    html + "<p class=\"note\">scheduled = sent + unsent; sent = ok + errors + timeouts + in flight</p>"
+}
+
+fn compared(earlier: &Value, results: &Results) -> String {
+    let rows: Vec<Vec<String>> = compare::rows(earlier, results)
+        .iter()
+        .map(|row| {
+            let ratio = row
+                .ratio()
+                .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+            vec![
+                row.name.to_owned(),
+                row.shown(row.before),
+                row.shown(row.after),
+                ratio,
+            ]
+        })
+        .collect();
+    let mut html = table(&["", "before", "now", "ratio"], &rows);
+    for difference in compare::differences(earlier, results) {
+        let _ = write!(
+            html,
+            "<p class=\"note\">differs: {}</p>",
+            escaped(&difference)
+        );
+    }
+    html
+}
+
+fn conditions(results: &Results) -> String {
+    let Ok(Value::Object(members)) = serde_json::to_value(&results.conditions) else {
+        return String::new();
+    };
+    let mut rows: Vec<Vec<String>> = members
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| {
+            let shown = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            vec![name.replace('_', " "), shown]
+        })
+        .collect();
+    let generator = &results.generator;
+    rows.push(vec![
+        "generator".into(),
+        format!(
+            "{:.1} µs CPU a request, {:.2} cores",
+            generator.cpu_us_per_request, generator.cores_used
+        ),
+    ]);
+    if let Some(books) = &results.reconciliation {
+        rows.push(vec![
+            "store's counters".into(),
+            format!(
+                "{} keys of {} asked, {} commands of {} asked",
+                grouped(books.keys_counted),
+                grouped(books.keys_asked),
+                grouped(books.commands_counted),
+                grouped(books.commands_asked)
+            ),
+        ]);
+    }
+    table(&[], &rows)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_target_says_becomes_markup() {
+        assert_eq!(
+            escaped("<b>&\"x\"</b>"),
+            "&lt;b&gt;&amp;&quot;x&quot;&lt;/b&gt;"
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! From counts to conclusions: rates, percentiles, reconciliation, verdict. Pure but for the first look at
+//! the machine.
+//!
+//! Enters: what was asked for and what was counted. Leaves: [`Results`]. Must not print.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Bench;
+use super::conditions::Machine;
+use super::probe::TargetInfo;
+use super::report::{
+    Conditions, Generator, Keys, Percentiles, Rates, Reconciliation, Requests, Results,
+};
+use super::run::Totals;
+use super::schedule::Schedule;
+use super::tally::{Cause, Tally};
+use super::target::Interval;
+use super::verdict::{self, Facts};
+use crate::config::BenchConfig;
+use crate::load::Stages;
+use crate::units::micros;
+
+/// All that is known when a run begins.
+#[derive(Clone)]
+pub(super) struct Background {
+    config: BenchConfig,
+    info: TargetInfo,
+    conditions: Conditions,
+}
+
+impl Background {
+    /// Notes the conditions, now.
+    pub(super) fn begin(bench: &Bench<'_>, stages: &Stages) -> Self {
+        let (config, info) = (bench.config, &bench.info);
+        let conditions = Conditions {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("KVPOC_COMMIT"),
+            machine: Machine::look(),
+            cpu: None,
+            store_engine: info.engine.clone(),
+            store_version: info.engine_version.clone(),
+            store_keys: info.total_keys,
+            store_memory_bytes: info.memory_used,
+            target: config.target.to_string(),
+            started_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            duration_s: stages.duration().as_secs_f64(),
+            warmup_s: config.warmup.as_secs_f64(),
+            arrivals: config.arrivals.to_string(),
+            preset: config.preset.name,
+            workload: config.preset.mix.to_string(),
+            keys_dist: config.preset.keys_dist.to_string(),
+            verify: config.verify,
+            keys: bench.keys.get(),
+            keys_per_request: config.keys_per_request,
+            connections: config.connections,
+            threads: config.threads,
+            tick_us: micros(config.tick),
+            timeout_s: config.timeout.as_secs_f64(),
+            seed: config.seed,
+        };
+        Self {
+            config: config.clone(),
+            info: info.clone(),
+            conditions,
+        }
+    }
+
+    /// The results of a run that is over.
+    pub(super) fn conclude(
+        mut self,
+        schedule: &Arc<Schedule>,
+        totals: &Totals,
+        after: Option<TargetInfo>,
+    ) -> Results {
+        self.conditions.cpu = totals.machine;
+        let sent = totals.all.warmup.ledger.sent + totals.all.measured.ledger.sent;
+        let cpu_s = totals.cpu.as_secs_f64();
+        let generator = Generator {
+            cpu_s,
+            cpu_us_per_request: cpu_s * 1e6 / sent.max(1) as f64,
+            cores_used: cpu_s / totals.elapsed.as_secs_f64(),
+            busy_share: totals.busy_share,
+        };
+        let mut results = self.results(schedule, &totals.all, totals.end_ns, totals.interrupted);
+        results.reconciliation = after.and_then(|after| self.reconcile(&totals.all, &after));
+        results.generator = generator;
+        if results.verdict == verdict::Verdict::TargetMissed {
+            (results.verdict, results.reason) = self.judge(
+                schedule,
+                &totals.all,
+                totals.end_ns,
+                totals.busy_share,
+                false,
+            );
+        }
+        results
+    }
+
+    /// The results as far as they go, at `end_ns` of the schedule.
+    pub(super) fn results(
+        &self,
+        schedule: &Arc<Schedule>,
+        all: &Interval,
+        end_ns: u64,
+        interrupted: bool,
+    ) -> Results {
+        let measured = &all.measured;
+        let scheduled_s = scheduled_seconds(schedule, end_ns);
+        let seconds = scheduled_s + overrun_seconds(measured);
+        let (verdict, reason) = self.judge(schedule, all, end_ns, 0.0, interrupted);
+        Results {
+            verdict,
+            reason,
+            requests: Requests::of(measured),
+            rate: Rates {
+                target_rps: measured.ledger.scheduled as f64 / scheduled_s,
+                achieved_rps: measured.ledger.ok as f64 / seconds,
+                key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
+                commands_per_second: measured.commands as f64 / seconds,
+            },
+            latency_us: Percentiles::of(&measured.latency_us),
+            lag_us: Percentiles::of(&measured.lag_us),
+            connection_wait_us: Percentiles::of(&measured.wait_us),
+            service_us: Percentiles::of(&measured.service_us),
+            keys: Keys {
+                hits: measured.hits,
+                misses: measured.misses,
+            },
+            reconciliation: None,
+            failed_connects: all.failed_connects.clone(),
+            warmup: Requests::of(&all.warmup),
+            generator: Generator::default(),
+            conditions: self.conditions.clone(),
+        }
+    }
+
+    fn judge(
+        &self,
+        schedule: &Schedule,
+        all: &Interval,
+        end_ns: u64,
+        busy_share: f64,
+        interrupted: bool,
+    ) -> (verdict::Verdict, String) {
+        let (warmup, measured) = (&all.warmup, &all.measured);
+        let scheduled_s = scheduled_seconds(schedule, end_ns);
+        let wrong = |tally: &Tally| tally.causes.get(&Cause::WrongAnswer).copied().unwrap_or(0);
+        let slos = &self.config.slos;
+        let latency = |(quantile, _): &(f64, u64)| measured.latency_us.value_at_quantile(*quantile);
+        let latencies_us: Vec<u64> = slos.latencies.iter().map(latency).collect();
+        verdict::judge(&Facts {
+            ledger: measured.ledger,
+            balances: measured.balances() && warmup.balances(),
+            interrupted,
+            hits: measured.hits + warmup.hits,
+            misses: measured.misses + warmup.misses,
+            max_miss: self.config.max_miss,
+            wrong_answers: wrong(measured) + wrong(warmup),
+            scheduled_rps: measured.ledger.scheduled as f64 / scheduled_s,
+            achieved_rps: measured.ledger.ok as f64 / (scheduled_s + overrun_seconds(measured)),
+            slos,
+            latencies_us: &latencies_us,
+            lag_p99_us: measured.lag_us.value_at_quantile(0.99),
+            max_lag: self.config.max_lag,
+            busy_share,
+        })
+    }
+
+    /// What the store counted against what was asked of it, over the whole run.
+    fn reconcile(&self, all: &Interval, after: &TargetInfo) -> Option<Reconciliation> {
+        let counted = |before: Option<u64>, after: Option<u64>| after?.checked_sub(before?);
+        Some(Reconciliation::of(
+            [all.warmup.reads(), all.measured.reads()].iter().sum(),
+            counted(self.info.key_reads, after.key_reads)?,
+            all.warmup.commands + all.measured.commands,
+            counted(self.info.commands_processed, after.commands_processed)?,
+        ))
+    }
+}
+
+/// Length of the measured part as far as it was followed; never 0, so that rates are numbers.
+fn scheduled_seconds(schedule: &Schedule, end_ns: u64) -> f64 {
+    let from_ns = schedule.measured_from_ns();
+    let until_ns = schedule.measured_until_ns().min(end_ns);
+    (until_ns.saturating_sub(from_ns).max(1)) as f64 / 1e9
+}
+
+/// What 99.9 % of the good answers took beyond the end of the measured part, less the least latency: an
+/// answer takes its time at any rate, and only a backlog makes the rate lower than was asked for.
+fn overrun_seconds(measured: &Tally) -> f64 {
+    let overrun_us = measured.overrun_us.value_at_quantile(0.999);
+    let least_us = measured.latency_us.min();
+    overrun_us.saturating_sub(least_us) as f64 / 1e6
+}

@@ -1,0 +1,196 @@
+//! One run of a load: starts the threads together, adds up what they report, closes the books.
+//!
+//! Enters: a [`Load`] and a stop signal. Leaves: [`Totals`]. Must not touch the load while it runs: the
+//! threads of `target` own it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::{CpuTicks, CpuUse};
+use super::schedule::Schedule;
+use super::target::{self, Interval, Lines, Rest, Share, Way};
+use super::workload::Workload;
+use crate::config::BenchConfig;
+
+/// Between the last connection and the first arrival, so that every thread is waiting when it comes.
+const START_AFTER: Duration = Duration::from_millis(20);
+/// Intervals that may wait to be added up, for each thread.
+const INTERVALS: usize = 4;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What is to be run: fixed before it begins.
+#[derive(Clone)]
+pub(super) struct Load {
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) workload: Workload,
+    pub(super) way: Way,
+}
+
+/// All that the threads counted.
+pub(super) struct Totals {
+    pub(super) all: Interval,
+    /// Where the schedule ended, or was left.
+    pub(super) end_ns: u64,
+    /// Of the busiest thread.
+    pub(super) busy_share: f64,
+    pub(super) interrupted: bool,
+    /// CPU time of this process.
+    pub(super) cpu: Duration,
+    pub(super) elapsed: Duration,
+    pub(super) machine: Option<CpuUse>,
+}
+
+/// Whoever wants to see the run while it goes on.
+pub(super) trait Watcher {
+    /// A second has passed: what came in during it, and all so far.
+    fn second(&mut self, second: &Interval, all: &Interval);
+}
+
+/// Nobody looks.
+impl Watcher for () {
+    fn second(&mut self, _: &Interval, _: &Interval) {}
+}
+
+/// Runs the load to its end.
+///
+/// # Errors
+/// When a thread cannot connect, or the system refuses it a thread or a timer.
+pub(super) async fn drive(
+    config: &BenchConfig,
+    load: &Load,
+    stop: &CancellationToken,
+    watcher: &mut dyn Watcher,
+) -> anyhow::Result<Totals> {
+    let threads = config.threads as u64;
+    let (cpu, ticks, began) = (cpu_time(), CpuTicks::now(), Instant::now());
+    let (intervals, mut received) = mpsc::channel(INTERVALS * config.threads);
+    let mut running = Vec::new();
+    for number in 0..threads {
+        running.push(spawn(share(config, load, number), &intervals, stop)?);
+    }
+    drop(intervals);
+    let mut starts = Vec::new();
+    let mut ends = Vec::new();
+    for thread in running {
+        // A thread that cannot connect drops its line, and its end tells why.
+        if thread.ready.await.is_ok() {
+            starts.push(thread.start);
+        }
+        ends.push(thread.end);
+    }
+    if starts.len() == ends.len() {
+        let start = Instant::now() + START_AFTER;
+        for line in starts {
+            let _ = line.send(start);
+        }
+    }
+    let schedule = &load.schedule;
+    let mut all = Interval::new(schedule.measured_until_ns());
+    add_up(&mut all, &mut received, watcher).await;
+    let (mut end_ns, mut busy_share) = (0, 0.0_f64);
+    for (number, end) in (0..threads).zip(ends) {
+        let Rest {
+            interval,
+            end_ns: thread_end_ns,
+            busy_share: thread_busy,
+        } = end.await.context("a generator thread panicked")??;
+        all.add(&interval);
+        end_ns = end_ns.max(thread_end_ns);
+        busy_share = busy_share.max(thread_busy);
+        // From the schedule, not from the events: so a lost arrival shows.
+        let [warmup, measured] = schedule.scheduled(thread_end_ns, (number, threads));
+        all.warmup.ledger.scheduled += warmup;
+        all.measured.ledger.scheduled += measured;
+    }
+    Ok(Totals {
+        all,
+        end_ns,
+        busy_share,
+        interrupted: stop.is_cancelled(),
+        cpu: cpu_time().saturating_sub(cpu),
+        elapsed: began.elapsed(),
+        machine: CpuTicks::now().since(&ticks),
+    })
+}
+
+/// The ends of one thread's lines.
+struct Running {
+    ready: oneshot::Receiver<()>,
+    start: oneshot::Sender<Instant>,
+    end: oneshot::Receiver<anyhow::Result<Rest>>,
+}
+
+fn spawn(
+    share: Share,
+    intervals: &mpsc::Sender<Interval>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Running> {
+    let (ready, is_ready) = oneshot::channel();
+    let (start, starts) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let lines = Lines {
+        ready,
+        start: starts,
+        intervals: intervals.clone(),
+        stop: stop.clone(),
+    };
+    std::thread::Builder::new()
+        .name(format!("bench-{}", share.number))
+        .spawn(move || {
+            let _ = end.send(target::run(share, lines));
+        })?;
+    Ok(Running {
+        ready: is_ready,
+        start,
+        end: ended,
+    })
+}
+
+fn share(config: &BenchConfig, load: &Load, number: u64) -> Share {
+    let dealt = |total: usize| (total + config.threads - 1 - number as usize) / config.threads;
+    Share {
+        schedule: load.schedule.clone(),
+        workload: load.workload.clone(),
+        number,
+        threads: config.threads as u64,
+        way: load.way.clone(),
+        connections: dealt(config.connections),
+        max_in_flight: dealt(config.max_in_flight),
+        tick: config.tick,
+        timeout: config.timeout,
+        drain: config.drain,
+    }
+}
+
+/// Adds up the intervals until every thread has hung up, and shows each second what came in.
+async fn add_up(
+    all: &mut Interval,
+    received: &mut mpsc::Receiver<Interval>,
+    watcher: &mut dyn Watcher,
+) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    let mut second = all.empty();
+    loop {
+        tokio::select! {
+            interval = received.recv() => {
+                let Some(interval) = interval else { break };
+                all.add(&interval);
+                second.add(&interval);
+            }
+            _ = ticks.tick() => {
+                let empty = second.empty();
+                watcher.second(&std::mem::replace(&mut second, empty), all);
+            }
+        }
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}

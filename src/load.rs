@@ -1,0 +1,513 @@
+//! What a load is made of: arrivals, stages, workload, choice of keys, objectives. Pure.
+//!
+//! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
+//! clock; `bench` gives them their meaning.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::units::{Rate, UnitError, micros, parse_duration};
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, UnitError> {
+    Err(UnitError(reason.into()))
+}
+
+/// How the arrivals of a stretch of time are spread over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Evenly.
+    Constant,
+    /// Independently of each other, as of many clients that know nothing of one another.
+    Poisson,
+}
+
+impl FromStr for Arrivals {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match text {
+            "constant" => Ok(Self::Constant),
+            "poisson" => Ok(Self::Poisson),
+            _ => refuse("write constant or poisson"),
+        }
+    }
+}
+
+impl fmt::Display for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Constant => "constant",
+            Self::Poisson => "poisson",
+        })
+    }
+}
+
+/// A stretch of load: from one rate to another, in a straight line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stage {
+    /// At its beginning.
+    pub from: Rate,
+    /// At its end.
+    pub to: Rate,
+    /// How long it is.
+    pub duration: Duration,
+}
+
+/// Stages one after the other, at least one: `5000:30s,5000..20000:10s,20000:60s`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stages(pub Vec<Stage>);
+
+impl Stages {
+    /// One rate for all of the time.
+    #[must_use]
+    pub fn steady(rate: Rate, duration: Duration) -> Self {
+        Self(vec![Stage {
+            from: rate,
+            to: rate,
+            duration,
+        }])
+    }
+
+    /// How long all of them are.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.0.iter().map(|stage| stage.duration).sum()
+    }
+
+    /// Arrivals expected in all of them.
+    #[must_use]
+    pub fn arrivals(&self) -> f64 {
+        let of = |stage: &Stage| {
+            f64::midpoint(stage.from.per_second(), stage.to.per_second())
+                * stage.duration.as_secs_f64()
+        };
+        self.0.iter().map(of).sum()
+    }
+}
+
+impl FromStr for Stages {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        text.split(',')
+            .map(parse_stage)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+fn parse_stage(text: &str) -> Result<Stage, UnitError> {
+    let Some((rates, duration)) = text.split_once(':') else {
+        return refuse(format!(
+            "{text:?} is no stage; write RATE:TIME or FROM..TO:TIME"
+        ));
+    };
+    let (from, to) = rates.split_once("..").unwrap_or((rates, rates));
+    Ok(Stage {
+        from: from.parse()?,
+        to: to.parse()?,
+        duration: parse_duration(duration)?,
+    })
+}
+
+/// What the arrivals ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Sessions by the batch: `--keys-per-request` in each request.
+    Batch,
+    /// One session in each request.
+    Single,
+    /// Three `/stats` to one session, as the load script of the older service had it.
+    SessionsAndStats,
+    /// Single reads and writes, so many percent of reads.
+    Mixed {
+        /// 0 to 100.
+        reads_percent: u8,
+    },
+}
+
+impl FromStr for Mix {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        const FORMS: &str =
+            "write batch, single, sessions-and-stats or mixed:READS/WRITES, such as mixed:95/5";
+        match text {
+            "batch" => return Ok(Self::Batch),
+            "single" => return Ok(Self::Single),
+            "sessions-and-stats" => return Ok(Self::SessionsAndStats),
+            _ => {}
+        }
+        let shares = text
+            .strip_prefix("mixed:")
+            .and_then(|shares| shares.split_once('/'));
+        let Some((reads, writes)) = shares else {
+            return refuse(FORMS);
+        };
+        match (reads.parse::<u8>(), writes.parse::<u8>()) {
+            (Ok(reads), Ok(writes)) if u16::from(reads) + u16::from(writes) == 100 => {
+                Ok(Self::Mixed {
+                    reads_percent: reads,
+                })
+            }
+            _ => refuse("reads and writes are percentages that add up to 100"),
+        }
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Batch => f.write_str("batch"),
+            Self::Single => f.write_str("single"),
+            Self::SessionsAndStats => f.write_str("sessions-and-stats"),
+            Self::Mixed { reads_percent } => {
+                write!(f, "mixed:{reads_percent}/{}", 100 - reads_percent)
+            }
+        }
+    }
+}
+
+/// How keys are drawn from the dataset.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum KeysDist {
+    /// Each as often as any other.
+    Uniform,
+    /// The index of rank r with a weight of r^-exponent, the ranks scattered over the dataset.
+    Zipf {
+        /// Above 0.
+        exponent: f64,
+    },
+    /// A share of the keys that gets a share of the draws.
+    Hot {
+        /// Of the keys, above 0 and below 1.
+        keys: f64,
+        /// Of the draws, likewise.
+        draws: f64,
+    },
+    /// One after the other, from the first to the last and again.
+    Sequential,
+}
+
+impl FromStr for KeysDist {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        const FORMS: &str = "write uniform, zipf:EXPONENT, hot:KEYS/DRAWS or sequential, such as zipf:0.99 or hot:0.01/0.9";
+        let share = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|&share| 0.0 < share && share < 1.0)
+        };
+        match text.split_once(':') {
+            None if text == "uniform" => Ok(Self::Uniform),
+            None if text == "sequential" => Ok(Self::Sequential),
+            Some(("zipf", exponent)) => match exponent.parse() {
+                Ok(exponent) if 0.0 < exponent && exponent <= 10.0 => Ok(Self::Zipf { exponent }),
+                _ => refuse("an exponent is above 0 and at most 10"),
+            },
+            Some(("hot", shares)) => {
+                let (keys, draws) = shares.split_once('/').unwrap_or_default();
+                match (share(keys), share(draws)) {
+                    (Some(keys), Some(draws)) => Ok(Self::Hot { keys, draws }),
+                    _ => refuse("both shares are above 0 and below 1"),
+                }
+            }
+            _ => refuse(FORMS),
+        }
+    }
+}
+
+impl fmt::Display for KeysDist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::Zipf { exponent } => write!(f, "zipf:{exponent}"),
+            Self::Hot { keys, draws } => write!(f, "hot:{keys}/{draws}"),
+            Self::Sequential => f.write_str("sequential"),
+        }
+    }
+}
+
+/// A workload after a published one. Synthetic: its shares and its choice of keys, not its trace.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preset {
+    /// As it is asked for.
+    pub name: &'static str,
+    /// What it asks for.
+    pub mix: Mix,
+    /// How it draws keys.
+    pub keys_dist: KeysDist,
+    /// Bytes of a record that its source gives, on average; `None`: those of the dataset.
+    pub value_bytes: Option<u32>,
+    /// Where its numbers come from.
+    pub source: &'static str,
+}
+
+const YCSB: &str = "YCSB core workloads (Cooper et al., SoCC 2010)";
+
+/// All presets; the first is the default.
+pub const PRESETS: [Preset; 7] = [
+    Preset {
+        name: "session",
+        mix: Mix::Batch,
+        keys_dist: KeysDist::Uniform,
+        value_bytes: None,
+        source: "the claim: 15 keys a request, drawn uniformly",
+    },
+    Preset {
+        name: "session-single",
+        mix: Mix::Single,
+        keys_dist: KeysDist::Uniform,
+        value_bytes: None,
+        source: "the older service: one session a request, drawn uniformly",
+    },
+    Preset {
+        name: "twitter52",
+        mix: Mix::Mixed { reads_percent: 93 },
+        keys_dist: KeysDist::Zipf { exponent: 1.21 },
+        value_bytes: Some(273),
+        source: "cluster 52 of Twitter's twemcache traces (Yang et al., OSDI 2020)",
+    },
+    Preset {
+        name: "etc",
+        mix: Mix::Mixed { reads_percent: 97 },
+        keys_dist: KeysDist::Zipf { exponent: 0.99 },
+        value_bytes: Some(329),
+        source: "the ETC pool of Facebook's memcached, 30 reads to a write (Atikoglu et al., SIGMETRICS 2012)",
+    },
+    Preset {
+        name: "ycsb-a",
+        mix: Mix::Mixed { reads_percent: 50 },
+        keys_dist: KeysDist::Zipf { exponent: 0.99 },
+        value_bytes: Some(1_000),
+        source: YCSB,
+    },
+    Preset {
+        name: "ycsb-b",
+        mix: Mix::Mixed { reads_percent: 95 },
+        keys_dist: KeysDist::Zipf { exponent: 0.99 },
+        value_bytes: Some(1_000),
+        source: YCSB,
+    },
+    Preset {
+        name: "ycsb-c",
+        mix: Mix::Mixed { reads_percent: 100 },
+        keys_dist: KeysDist::Zipf { exponent: 0.99 },
+        value_bytes: Some(1_000),
+        source: YCSB,
+    },
+];
+
+impl FromStr for Preset {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let known = PRESETS.iter().find(|preset| preset.name == text);
+        known.copied().ok_or_else(|| {
+            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            UnitError(format!("write one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// One condition of a PASS.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Slo {
+    /// A percentile of the latency, at most so many microseconds.
+    Latency {
+        /// 0 to 1; 1 is the maximum.
+        quantile: f64,
+        /// The bound.
+        at_most_us: u64,
+    },
+    /// The share of the arrivals that may fail, unsent ones included.
+    Errors {
+        /// 0 to 1.
+        at_most: f64,
+    },
+    /// The share of the rate that must be reached.
+    Rate {
+        /// 0 to 1.
+        at_least: f64,
+    },
+}
+
+/// All conditions of a PASS: what `--slo` says, and defaults for the rate and the errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slos {
+    /// Bounds of percentiles, in the order given.
+    pub latencies: Vec<(f64, u64)>,
+    /// Share of the arrivals that may fail.
+    pub max_errors: f64,
+    /// Share of the rate that must be reached.
+    pub min_rate: f64,
+}
+
+impl Default for Slos {
+    fn default() -> Self {
+        Self {
+            latencies: Vec::new(),
+            max_errors: 0.001,
+            min_rate: 0.999,
+        }
+    }
+}
+
+impl FromStr for Slos {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let mut slos = Self::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            match part.parse()? {
+                Slo::Latency {
+                    quantile,
+                    at_most_us,
+                } => slos.latencies.push((quantile, at_most_us)),
+                Slo::Errors { at_most } => slos.max_errors = at_most,
+                Slo::Rate { at_least } => slos.min_rate = at_least,
+            }
+        }
+        Ok(slos)
+    }
+}
+
+impl FromStr for Slo {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        const FORMS: &str =
+            "write for example p99=10ms, p99.9=50ms, max=1s, errors=0.1% or rate=99.9%";
+        let Some((name, bound)) = text.split_once('=') else {
+            return refuse(FORMS);
+        };
+        let share = || match bound
+            .strip_suffix('%')
+            .and_then(|number| number.parse::<f64>().ok())
+        {
+            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+            _ => refuse(format!("{bound:?} is no percentage from 0% to 100%")),
+        };
+        match name {
+            "errors" => return Ok(Self::Errors { at_most: share()? }),
+            "rate" => return Ok(Self::Rate { at_least: share()? }),
+            _ => {}
+        }
+        let percent = match name {
+            "max" => Some(100.0),
+            _ => name
+                .strip_prefix('p')
+                .and_then(|number| number.parse::<f64>().ok()),
+        };
+        match percent {
+            Some(percent) if 0.0 < percent && percent <= 100.0 => Ok(Self::Latency {
+                quantile: percent / 100.0,
+                at_most_us: micros(parse_duration(bound)?),
+            }),
+            _ => refuse(FORMS),
+        }
+    }
+}
+
+/// The name of a percentile: `p99.9`, or `max`.
+#[must_use]
+pub fn percentile_name(quantile: f64) -> String {
+    if quantile >= 1.0 {
+        return "max".into();
+    }
+    // Rounded, because 0.999 × 100 is not 99.9 in binary.
+    format!("p{}", (quantile * 1e8).round() / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_steps_and_ramps() {
+        let Stages(stages) = "5k:30s,5000..20000:1m".parse().expect("stages");
+        let rates = |stage: &Stage| (stage.from.per_second(), stage.to.per_second());
+        let found: Vec<_> = stages.iter().map(rates).collect();
+        assert_eq!(found, [(5e3, 5e3), (5e3, 2e4)]);
+        assert_eq!(stages[1].duration, Duration::from_mins(1));
+        for text in ["", "5", "5:", ":5s", "5:5s,", "0:5s", "5..:5s", "5:0s"] {
+            assert!(text.parse::<Stages>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_what_is_read() {
+        for text in [
+            "batch",
+            "single",
+            "sessions-and-stats",
+            "mixed:95/5",
+            "mixed:100/0",
+        ] {
+            assert_eq!(text.parse::<Mix>().expect(text).to_string(), text);
+        }
+        for text in ["uniform", "zipf:0.99", "hot:0.01/0.9", "sequential"] {
+            assert_eq!(text.parse::<KeysDist>().expect(text).to_string(), text);
+        }
+        for text in ["constant", "poisson"] {
+            assert_eq!(text.parse::<Arrivals>().expect(text).to_string(), text);
+        }
+        for preset in PRESETS {
+            assert_eq!(preset.name.parse(), Ok(preset));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "",
+            "mixed",
+            "mixed:50",
+            "mixed:50/60",
+            "mixed:200/0",
+            "reads",
+        ] {
+            assert!(text.parse::<Mix>().is_err(), "{text}");
+        }
+        for text in [
+            "",
+            "zipf",
+            "zipf:0",
+            "zipf:x",
+            "hot:1/0.5",
+            "hot:0.5",
+            "uniform:1",
+            "normal",
+        ] {
+            assert!(text.parse::<KeysDist>().is_err(), "{text}");
+        }
+        for text in [
+            "p99",
+            "p99=",
+            "p99=10",
+            "p0=1ms",
+            "p101=1ms",
+            "errors=1",
+            "errors=-1%",
+            "x=1ms",
+            "rate=101%",
+        ] {
+            assert!(text.parse::<Slo>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn objectives_add_up_and_keep_their_defaults() {
+        let slos: Slos = "p99=10ms,errors=1%,max=1s".parse().expect("objectives");
+        assert_eq!(slos.latencies, [(0.99, 10_000), (1.0, 1_000_000)]);
+        assert!((slos.max_errors - 0.01).abs() < 1e-12);
+        assert!((slos.min_rate - 0.999).abs() < 1e-12);
+        assert_eq!("".parse(), Ok(Slos::default()));
+        assert_eq!(
+            [0.5, 0.999, 0.9999, 1.0].map(percentile_name),
+            ["p50", "p99.9", "p99.99", "max"]
+        );
+    }
+}
