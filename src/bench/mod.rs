@@ -198,6 +198,9 @@ impl<'a> Bench<'a> {
                 preset.name, preset.source
             ));
         }
+        if self.workload.writes() && matches!(self.way, Way::Http(_)) {
+            output::say("it writes: the server must have been started with --allow-writes");
+        }
         let size = self.info.dataset.as_ref().map(|dataset| dataset.value_size);
         if let (Some(bytes), Some(size)) = (preset.value_bytes, size)
             && bytes as usize != size

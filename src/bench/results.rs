@@ -170,11 +170,16 @@ impl Background {
     /// What the store counted against what was asked of it, over the whole run.
     fn reconcile(&self, all: &Interval, after: &TargetInfo) -> Option<Reconciliation> {
         let counted = |before: Option<u64>, after: Option<u64>| after?.checked_sub(before?);
+        let keys = all.warmup.reads() + all.measured.reads();
+        let commands = all.warmup.commands + all.measured.commands;
+        let seconds = self.conditions.warmup_s + self.conditions.duration_s;
         Some(Reconciliation::of(
-            [all.warmup.reads(), all.measured.reads()].iter().sum(),
-            counted(self.info.key_reads, after.key_reads)?,
-            all.warmup.commands + all.measured.commands,
-            counted(self.info.commands_processed, after.commands_processed)?,
+            (keys, counted(self.info.key_reads, after.key_reads)?),
+            (
+                commands,
+                counted(self.info.commands_processed, after.commands_processed)?,
+            ),
+            seconds,
         ))
     }
 }

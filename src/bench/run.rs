@@ -22,6 +22,8 @@ const START_AFTER: Duration = Duration::from_millis(20);
 /// Intervals that may wait to be added up, for each thread.
 const INTERVALS: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
+/// The seconds of all threads have come in by then.
+const TICK_AFTER: Duration = Duration::from_millis(200);
 
 /// What is to be run: fixed before it begins.
 #[derive(Clone)]
@@ -173,7 +175,8 @@ async fn add_up(
     received: &mut mpsc::Receiver<Interval>,
     watcher: &mut dyn Watcher,
 ) {
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    let first = tokio::time::Instant::now() + SECOND + TICK_AFTER;
+    let mut ticks = tokio::time::interval_at(first, SECOND);
     let mut second = all.empty();
     loop {
         tokio::select! {

@@ -155,7 +155,7 @@ async fn accuracy(
         "{:<12}{:>12}{:>12}{:>9}\n",
         "Latency", "implied", "measured", "error"
     );
-    for quantile in [0.995, 0.999, 0.9999] {
+    for quantile in [0.999, 0.9999] {
         let implied_us = implied_us(stall, measured.latency_us.value_at_quantile(0.5), quantile);
         let found_us = measured.latency_us.value_at_quantile(quantile);
         let error = found_us as f64 / implied_us - 1.0;

@@ -18,11 +18,12 @@ const STYLE: &str = "
 body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;max-width:1400px;padding:1rem}
 h1{font-size:1.3rem;margin:.2rem 0}h2{font-size:1rem;margin:1.2rem 0 .3rem}
 .PASS{color:var(--good)}.TARGET_MISSED,.GENERATOR_LIMITED,.INVALID{color:var(--bad)}
+section{min-width:0}td:last-child{overflow-wrap:break-word}
 main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:0 2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.15rem .4rem;border-bottom:1px solid var(--grid)}th:first-child,td:first-child{text-align:left}
 svg{width:100%;height:auto}svg text{fill:var(--dim);font-size:11px}.grid{stroke:var(--grid)}
-polyline{fill:none;stroke-width:1.6;stroke:currentColor}.a{color:var(--a)}.b{color:var(--b)}.c{color:var(--c)}.d{color:var(--dim)}
+polyline{fill:none;stroke-width:1.6;stroke:currentColor}.a{color:var(--a)}.b{color:var(--b)}.c{color:var(--c)}.d{color:var(--dim);stroke-width:4;stroke-opacity:.4}
 .legend{margin:0;font-size:.85rem}.legend span::before{content:'— '}.note{color:var(--dim);font-size:.85rem}
 @media print{body{max-width:none}section{break-inside:avoid}}
 ";
@@ -63,9 +64,10 @@ pub(in crate::bench) fn page(
     );
     section(
         &mut html,
-        "Generator lag p99 and requests in flight",
-        &lag_chart(&series.points),
+        "Requests in flight",
+        &in_flight_chart(&series.points),
     );
+    section(&mut html, "Generator lag", &lag_chart(&series.points));
     section(&mut html, "Where the latency comes from", &times(results));
     section(&mut html, "Ledger", &ledger(results));
     if let Some(earlier) = earlier {
@@ -171,19 +173,23 @@ fn latency_chart(points: &[Point]) -> String {
 }
 
 fn lag_chart(points: &[Point]) -> String {
-    let lag = [over_time("lag p99", "c", points, |point| {
+    let lines = [over_time("lag p99", "c", points, |point| {
         point.lag_p99_us as f64
     })];
-    let in_flight = [over_time("in flight", "a", points, |point| {
+    chart(&seconds_axes(points), &lines)
+}
+
+fn in_flight_chart(points: &[Point]) -> String {
+    let lines = [over_time("in flight", "a", points, |point| {
         point.in_flight as f64
     })];
-    let counts = Axes {
+    let axes = Axes {
         y_log: false,
         y_name: "requests in flight",
         y_shown: |value| grouped(value.round() as u64),
         ..seconds_axes(points)
     };
-    chart(&seconds_axes(points), &lag) + &chart(&counts, &in_flight)
+    chart(&axes, &lines)
 }
 
 fn line(name: &str, class: &'static str, points: Vec<(f64, f64)>) -> Line {
@@ -262,38 +268,28 @@ fn times(results: &Results) -> String {
 }
 
 fn ledger(results: &Results) -> String {
-    let row = |name: &str, requests: &Requests| {
+    let counts = |requests: &Requests| {
         let ledger = &requests.ledger;
-        let counts = [
-            ledger.scheduled,
-            ledger.sent,
-            ledger.unsent,
-            ledger.ok,
-            ledger.errors,
-            ledger.timeouts,
-            ledger.in_flight,
-        ];
-        let mut row = vec![name.to_owned()];
-        row.extend(counts.map(grouped));
-        row
+        [
+            ("scheduled", ledger.scheduled),
+            ("= sent", ledger.sent),
+            ("+ unsent", ledger.unsent),
+            ("sent", ledger.sent),
+            ("= ok", ledger.ok),
+            ("+ errors", ledger.errors),
+            ("+ timeouts", ledger.timeouts),
+            ("+ in flight", ledger.in_flight),
+        ]
     };
-    let head = [
-        "",
-        "scheduled",
-        "sent",
-        "unsent",
-        "ok",
-        "errors",
-        "timeouts",
-        "in flight",
-    ];
-    let mut html = table(
-        &head,
-        &[
-            row("measured", &results.requests),
-            row("warm-up", &results.warmup),
-        ],
-    );
+    let pairs = counts(&results.requests)
+        .into_iter()
+        .zip(counts(&results.warmup));
+    let rows: Vec<Vec<String>> = pairs
+        .map(|((name, measured), (_, warmup))| {
+            vec![name.to_owned(), grouped(measured), grouped(warmup)]
+        })
+        .collect();
+    let mut html = table(&["", "measured", "warm-up"], &rows);
     let requests = &results.requests;
     let reasons = requests
         .errors_by_cause
@@ -305,7 +301,7 @@ fn ledger(results: &Results) -> String {
     if !reasons.is_empty() {
         let _ = write!(html, "<p>{}</p>", escaped(&reasons.join(", ")));
     }
-    html + "<p class=\"note\">scheduled = sent + unsent; sent = ok + errors + timeouts + in flight</p>"
+    html
 }
 
 fn compared(earlier: &Value, results: &Results) -> String {
@@ -338,16 +334,21 @@ fn conditions(results: &Results) -> String {
     let Ok(Value::Object(members)) = serde_json::to_value(&results.conditions) else {
         return String::new();
     };
-    let mut rows: Vec<Vec<String>> = members
-        .into_iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| {
-            let shown = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            vec![name.replace('_', " "), shown]
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for (name, value) in members {
+        let shown = match value {
+            Value::Null => continue,
+            Value::String(text) => text,
+            Value::Object(parts) => {
+                let parts = parts
+                    .iter()
+                    .map(|(name, value)| format!("{name} {:.3}", value.as_f64().unwrap_or(0.0)));
+                parts.collect::<Vec<_>>().join(", ").replace('_', " ")
+            }
+            other => other.to_string(),
+        };
+        rows.push(vec![name.replace('_', " "), shown]);
+    }
     let generator = &results.generator;
     rows.push(vec![
         "generator".into(),

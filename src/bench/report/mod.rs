@@ -152,34 +152,32 @@ pub struct Reconciliation {
     pub commands_counted: u64,
     /// The larger of the two differences, as a share.
     pub difference: f64,
-    /// It is above 0.1 %.
+    /// It is above 0.1 %, and more than serve's own questions.
     pub notable: bool,
 }
 
-/// Differences below this share are those of the questions about the counters themselves.
+/// Differences below this share are not worth a word.
 const NOTABLE: f64 = 0.001;
+/// Nor are those that serve causes itself: a few commands for its statistics, once a second.
+const OWN_PER_SECOND: f64 = 8.0;
 
 impl Reconciliation {
-    /// Compares asked and counted, keys and commands.
+    /// Compares asked and counted, first keys and then commands, of a run of so many seconds.
     #[must_use]
-    pub fn of(
-        keys_asked: u64,
-        keys_counted: u64,
-        commands_asked: u64,
-        commands_counted: u64,
-    ) -> Self {
-        let share = |asked: u64, counted: u64| {
+    pub fn of(keys: (u64, u64), commands: (u64, u64), seconds: f64) -> Self {
+        let own = OWN_PER_SECOND * (seconds + 1.0);
+        let share = |(asked, counted): (u64, u64)| {
             asked.abs_diff(counted) as f64 / asked.max(counted).max(1) as f64
         };
-        let difference =
-            share(keys_asked, keys_counted).max(share(commands_asked, commands_counted));
+        let notable =
+            |pair: (u64, u64)| share(pair) > NOTABLE && pair.0.abs_diff(pair.1) as f64 > own;
         Self {
-            keys_asked,
-            keys_counted,
-            commands_asked,
-            commands_counted,
-            difference,
-            notable: difference > NOTABLE,
+            keys_asked: keys.0,
+            keys_counted: keys.1,
+            commands_asked: commands.0,
+            commands_counted: commands.1,
+            difference: share(keys).max(share(commands)),
+            notable: notable(keys) || notable(commands),
         }
     }
 }
@@ -249,4 +247,23 @@ pub struct Conditions {
     pub timeout_s: f64,
     /// Seed of the choice of keys.
     pub seed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_notable_when_the_server_itself_does_not_explain_them() {
+        for (keys, commands, notable) in [
+            ((1_000_000, 1_000_000), (1_000_000, 1_000_500), false),
+            ((1_000_000, 1_000_000), (1_000_000, 1_002_000), true),
+            ((1_000_000, 900_000), (1_000_000, 1_000_000), true),
+            // A few commands of a short run are more than 0.1 %, and are serve's own.
+            ((100, 110), (100, 150), false),
+        ] {
+            let found = Reconciliation::of(keys, commands, 10.0);
+            assert_eq!(found.notable, notable, "{found:?}");
+        }
+    }
 }
