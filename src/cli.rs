@@ -37,7 +37,11 @@ const STORE_HELP: &str =
 /// Proves, honestly, that an HTTP service over Dragonfly holds its load.
 #[derive(Debug, Parser)]
 #[command(name = "kvpoc", version, about, after_help = AFTER_HELP, propagate_version = true)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 pub struct Cli {
     /// Settings file (TOML); flags and variables win over it
     #[arg(long, global = true, env = "KVPOC_CONFIG", value_name = "FILE")]

@@ -6,6 +6,7 @@
 mod bench;
 mod faults;
 mod flow;
+mod load;
 mod serve;
 mod settings;
 mod support;
