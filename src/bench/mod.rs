@@ -44,6 +44,8 @@ use target::Way;
 use watch::{Series, Watch};
 use workload::{Chooser, Workload};
 
+/// Files that the program itself holds open.
+const OTHER_FILES: u64 = 64;
 /// serve keeps its statistics for a second, and the store's counters are read through them.
 const STATS_AGE: Duration = Duration::from_millis(1_100);
 
@@ -94,6 +96,7 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     async fn prepare(config: &'a BenchConfig) -> anyhow::Result<Self> {
+        check_files(config)?;
         let (way, info) = match &config.target {
             Target::Store => {
                 let store = Store::open(&config.store, Usage::Serve).await?;
@@ -209,6 +212,20 @@ impl<'a> Bench<'a> {
                 "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"
             ));
         }
+    }
+}
+
+/// Each connection is an open file, and the limit was raised as far as it goes.
+fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
+    let limit = conditions::Machine::look().max_open_files;
+    let needed = config.connections as u64 + OTHER_FILES;
+    match limit {
+        Some(limit) if limit < needed => anyhow::bail!(
+            "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
+             give fewer",
+            config.connections
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::Bench;
 use super::conditions::Machine;
 use super::probe::TargetInfo;
 use super::report::{
-    Conditions, Generator, Keys, Percentiles, Rates, Reconciliation, Requests, Results,
+    Conditions, Generator, Keys, Percentiles, Rates, Reconciliation, Requests, Results, SCHEMA,
 };
 use super::run::Totals;
 use super::schedule::Schedule;
@@ -85,6 +85,7 @@ impl Background {
         let mut results = self.results(schedule, &totals.all, totals.end_ns, totals.interrupted);
         results.reconciliation = after.and_then(|after| self.reconcile(&totals.all, &after));
         results.generator = generator;
+        results.drain_s = totals.drain.as_secs_f64();
         if results.verdict == verdict::Verdict::TargetMissed {
             (results.verdict, results.reason) = self.judge(
                 schedule,
@@ -110,6 +111,7 @@ impl Background {
         let seconds = scheduled_s + overrun_seconds(measured);
         let (verdict, reason) = self.judge(schedule, all, end_ns, 0.0, interrupted);
         Results {
+            schema: SCHEMA,
             verdict,
             reason,
             requests: Requests::of(measured),
@@ -130,6 +132,7 @@ impl Background {
             reconciliation: None,
             failed_connects: all.failed_connects.clone(),
             warmup: Requests::of(&all.warmup),
+            drain_s: 0.0,
             generator: Generator::default(),
             conditions: self.conditions.clone(),
         }

@@ -41,6 +41,8 @@ pub(super) struct Totals {
     /// Of the busiest thread.
     pub(super) busy_share: f64,
     pub(super) interrupted: bool,
+    /// Of the thread that waited longest for its last answers.
+    pub(super) drain: Duration,
     /// CPU time of this process.
     pub(super) cpu: Duration,
     pub(super) elapsed: Duration,
@@ -94,16 +96,18 @@ pub(super) async fn drive(
     let schedule = &load.schedule;
     let mut all = Interval::new(schedule.measured_until_ns());
     add_up(&mut all, &mut received, watcher).await;
-    let (mut end_ns, mut busy_share) = (0, 0.0_f64);
+    let (mut end_ns, mut busy_share, mut drain) = (0, 0.0_f64, Duration::ZERO);
     for (number, end) in (0..threads).zip(ends) {
         let Rest {
             interval,
             end_ns: thread_end_ns,
             busy_share: thread_busy,
+            drain: thread_drain,
         } = end.await.context("a generator thread panicked")??;
         all.add(&interval);
         end_ns = end_ns.max(thread_end_ns);
         busy_share = busy_share.max(thread_busy);
+        drain = drain.max(thread_drain);
         // From the schedule, not from the events: so a lost arrival shows.
         let [warmup, measured] = schedule.scheduled(thread_end_ns, (number, threads));
         all.warmup.ledger.scheduled += warmup;
@@ -114,6 +118,7 @@ pub(super) async fn drive(
         end_ns,
         busy_share,
         interrupted: stop.is_cancelled(),
+        drain,
         cpu: cpu_time().saturating_sub(cpu),
         elapsed: began.elapsed(),
         machine: CpuTicks::now().since(&ticks),
@@ -193,7 +198,8 @@ async fn add_up(
     }
 }
 
-fn cpu_time() -> Duration {
+/// CPU time of this process so far.
+pub(super) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

@@ -13,7 +13,7 @@ use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 use super::live::Live;
 use super::report::html;
 use super::results::Background;
-use super::run::Watcher;
+use super::run::{Watcher, cpu_time};
 use super::schedule::Schedule;
 use super::tally::Tally;
 use super::target::Interval;
@@ -74,6 +74,7 @@ pub(super) struct Watch {
     series: Series,
     live: Option<Live>,
     done: u64,
+    cpu: Duration,
 }
 
 impl Watch {
@@ -94,6 +95,7 @@ impl Watch {
             series: Series::default(),
             live,
             done: 0,
+            cpu: cpu_time(),
         })
     }
 
@@ -114,8 +116,11 @@ impl Watcher for Watch {
         let mut both = second.warmup.clone();
         both.add(&second.measured);
         self.done += both.latency_us.len();
+        let cpu = cpu_time();
+        let cores = cpu.saturating_sub(self.cpu).as_secs_f64();
+        self.cpu = cpu;
         self.progress
-            .update(self.done, || words(&both, second.unfinished));
+            .update(self.done, || words(&both, second.unfinished, cores));
         let number = self.series.points.len() as u64 + 1;
         let end_ns = number * 1_000_000_000;
         let at = |quantile| both.latency_us.value_at_quantile(quantile);
@@ -140,10 +145,10 @@ impl Watcher for Watch {
     }
 }
 
-fn words(second: &Tally, unfinished: usize) -> String {
+fn words(second: &Tally, unfinished: usize, cores: f64) -> String {
     let at = |quantile| human_us(second.latency_us.value_at_quantile(quantile));
     format!(
-        "{} ok/s  p50 {}  p99 {}  p99.9 {}  lag p99 {}  in flight {}  failed {}",
+        "{} ok/s  p50 {}  p99 {}  p99.9 {}  lag p99 {}  in flight {}  failed {}  CPU {:.2}",
         grouped(second.ledger.ok),
         at(0.5),
         at(0.99),
@@ -151,5 +156,6 @@ fn words(second: &Tally, unfinished: usize) -> String {
         human_us(second.lag_us.value_at_quantile(0.99)),
         grouped(unfinished as u64),
         grouped(second.ledger.failed()),
+        cores,
     )
 }

@@ -17,9 +17,14 @@ use super::conditions::{CpuUse, Machine};
 use super::tally::{Ledger, Tally};
 use super::verdict::Verdict;
 
+/// The version of [`Results`].
+pub const SCHEMA: u32 = 1;
+
 /// Everything that a run found; the JSON file is exactly this.
 #[derive(Debug, serde::Serialize)]
 pub struct Results {
+    /// Version of this form: it changes when a member goes or changes its meaning, not when one is added.
+    pub schema: u32,
     /// The claim's fate.
     pub verdict: Verdict,
     /// Why.
@@ -44,6 +49,8 @@ pub struct Results {
     pub failed_connects: BTreeMap<String, u64>,
     /// Counts of the arrivals before the measured ones.
     pub warmup: Requests,
+    /// How long the last answers took after the schedule; they are among the measured ones.
+    pub drain_s: f64,
     /// What the generator itself took.
     pub generator: Generator,
     /// Under which the figures hold.

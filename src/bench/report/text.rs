@@ -16,6 +16,12 @@ pub fn render(results: &Results, colour: bool) -> String {
     if results.warmup.ledger.scheduled > 0 {
         ledger("Warm-up", &results.warmup, &mut text);
     }
+    let drain_us = (results.drain_s * 1e6) as u64;
+    line(
+        &mut text,
+        "Drain",
+        &format!("{} for the last answers", human_us(drain_us)),
+    );
     if let Some(books) = &results.reconciliation {
         let sign = if books.notable {
             "  (more than 0.1 % apart)"

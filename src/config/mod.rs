@@ -6,14 +6,18 @@
 //! The file's values become the defaults of the command line before it is parsed. So the order defaults <
 //! file < environment < flags is clap's own, and each setting has one name, one parser and one message.
 
+mod address;
+mod file;
+
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+pub use address::{StoreUrl, Target, TargetUrl};
+use file::{FileSettings, with_origin};
 
 use crate::cli::{BenchArgs, Cli, Command, InspectArgs, SeedArgs, ServeArgs};
 use crate::load::{Arrivals, Preset, Slos, Stages};
@@ -50,28 +54,6 @@ pub struct StoreConfig {
     pub url: StoreUrl,
     /// The deadline of each operation.
     pub timeout: Duration,
-}
-
-/// Where the store is. `Display` leaves the password out.
-#[derive(Clone, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// A server that speaks the Redis protocol, over TCP.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// TCP port.
-        port: u16,
-        /// Who to be, if not the default user.
-        username: Option<String>,
-        /// The secret; never printed.
-        password: Option<String>,
-        /// The logical database, if not 0.
-        database: Option<u8>,
-    },
-    /// The same over a Unix socket.
-    Unix(PathBuf),
-    /// The LMDB folder of this program.
-    Embedded(PathBuf),
 }
 
 /// Settings of `seed`.
@@ -189,20 +171,6 @@ pub struct Outputs {
     pub live: Option<SocketAddr>,
 }
 
-/// What `bench` drives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A server over HTTP.
-    Http {
-        /// Where it is.
-        url: TargetUrl,
-        /// The path to ask for; `None`: the routes of `kvpoc serve`.
-        template: Option<String>,
-    },
-    /// The store itself.
-    Store,
-}
-
 /// Settings of `inspect`.
 #[derive(Debug)]
 pub struct InspectConfig {
@@ -214,15 +182,6 @@ pub struct InspectConfig {
     pub sample: usize,
     /// JSON instead of text.
     pub json: bool,
-}
-
-/// An HTTP server by name and port, without a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetUrl {
-    /// Name or address; an IPv6 address without its brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
 }
 
 /// Why there is no [`Job`].
@@ -493,355 +452,14 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
     ConfigError::Setting(format!("invalid value '{value}' for {name}: {mend}"))
 }
 
-impl std::str::FromStr for StoreUrl {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        if let Some(path) = text.strip_prefix("embedded:") {
-            return path_of(text, path, "embedded:./kvpoc-data").map(Self::Embedded);
-        }
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return path_of(text, path, "unix:/run/dragonfly.sock").map(Self::Unix);
-        }
-        tcp_store(text)
-    }
-}
-
-fn path_of(text: &str, path: &str, example: &str) -> Result<PathBuf, ConfigError> {
-    if path.is_empty() {
-        let mend = format!("a path is missing; write for example {example}");
-        return Err(setting("--store", text, &mend));
-    }
-    Ok(PathBuf::from(path))
-}
-
-fn tcp_store(text: &str) -> Result<StoreUrl, ConfigError> {
-    const FORMS: &str = "write redis://127.0.0.1:6379, unix:PATH or embedded:DIR";
-    // The text may hold a password, so no message repeats it unless it is no URL at all.
-    let Ok(url) = url::Url::parse(text) else {
-        let shown = if text.contains('@') { "…" } else { text };
-        return Err(setting("--store", shown, FORMS));
-    };
-    if url.scheme() != "redis" {
-        let shown = format!("{}:…", url.scheme());
-        return Err(setting("--store", &shown, FORMS));
-    }
-    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-        return Err(setting("--store", "redis:…", "the host is missing"));
-    };
-    let path = url.path().trim_start_matches('/');
-    let database =
-        match path {
-            "" => None,
-            // What stands here may be the rest of a password with a slash in it.
-            digits => Some(digits.parse().map_err(|_| {
-                setting("--store", "redis:…", "a database is a number from 0 to 255")
-            })?),
-        };
-    let decoded = |text: &str| {
-        percent_encoding::percent_decode_str(text)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    Ok(StoreUrl::Tcp {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port: url.port().unwrap_or(6379),
-        username: (!url.username().is_empty()).then(|| decoded(url.username())),
-        password: url.password().map(decoded),
-        database,
-    })
-}
-
-impl fmt::Display for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port, .. } if host.contains(':') => {
-                write!(f, "redis://[{host}]:{port}")
-            }
-            Self::Tcp { host, port, .. } => write!(f, "redis://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for Target {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        const FORM: &str =
-            "write http://host:port, a URL with {id}, {ids} or {key} in its path, or store";
-        if text == "store" {
-            return Ok(Self::Store);
-        }
-        // It may hold a password, though it must not.
-        let shown = if text.contains('@') { "…" } else { text };
-        let refused = || setting("--target", shown, FORM);
-        let url = url::Url::parse(text).map_err(|_| refused())?;
-        let host = url.host_str().ok_or_else(refused)?;
-        if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
-            return Err(refused());
-        }
-        // As it was typed: parsing has encoded the braces.
-        let authority_at = text.find("://").map_or(0, |at| at + 3);
-        let path = text[authority_at..]
-            .find('/')
-            .map_or("", |at| &text[authority_at + at..]);
-        let template = match path {
-            "" | "/" => None,
-            path if path.contains(['#', ' ', '\r', '\n']) => return Err(refused()),
-            path if ["{id}", "{ids}", "{key}"]
-                .iter()
-                .any(|part| path.contains(part)) =>
-            {
-                Some(path.to_owned())
-            }
-            _ => return Err(refused()),
-        };
-        Ok(Self::Http {
-            url: TargetUrl {
-                host: host.trim_matches(['[', ']']).to_owned(),
-                port: url.port().unwrap_or(80),
-            },
-            template,
-        })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http { url, template } => {
-                write!(f, "{url}{}", template.as_deref().unwrap_or_default())
-            }
-            Self::Store => f.write_str("store"),
-        }
-    }
-}
-
-impl TargetUrl {
-    /// The value of the `Host` header.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl fmt::Display for TargetUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
-    }
-}
-
-/// What a settings file holds: (section, setting, value); the section is empty at the top level.
-struct FileSettings {
-    file: PathBuf,
-    entries: Vec<(String, String, String)>,
-}
-
-impl FileSettings {
-    fn read(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::File {
-            file: file.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        Self::parse(file, &text)
-    }
-
-    fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut settings = Self {
-            file: file.to_owned(),
-            entries: Vec::new(),
-        };
-        let table: toml::Table =
-            toml::from_str(text).map_err(|error| settings.error(toml_reason(text, &error)))?;
-        for (name, value) in table {
-            match value {
-                toml::Value::Table(section) => {
-                    for (key, value) in section {
-                        settings.push(&name, &key, &value)?;
-                    }
-                }
-                value => settings.push("", &name, &value)?,
-            }
-        }
-        Ok(settings)
-    }
-
-    fn push(&mut self, section: &str, key: &str, value: &toml::Value) -> Result<(), ConfigError> {
-        let text = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Float(number) => number.to_string(),
-            toml::Value::Boolean(value) => value.to_string(),
-            other => {
-                let name = dotted(section, key);
-                let kind = other.type_str();
-                return Err(self.error(format!(
-                    "{name}: the value is of type {kind}; give text, a number, true or false"
-                )));
-            }
-        };
-        self.entries
-            .push((section.to_owned(), key.to_owned(), text));
-        Ok(())
-    }
-
-    /// The command line with the file's values in place of its own defaults.
-    fn as_defaults_of(&self, mut cli: clap::Command) -> Result<clap::Command, ConfigError> {
-        // The top level first, so that a command's own section wins over it.
-        let (top, sections): (Vec<_>, Vec<_>) =
-            self.entries.iter().partition(|entry| entry.0.is_empty());
-        for (section, key, value) in top.into_iter().chain(sections) {
-            let names: Vec<String> = cli
-                .get_subcommands()
-                .filter(|command| section.is_empty() || command.get_name() == section)
-                .filter(|command| has_setting(command, key))
-                .map(|command| command.get_name().to_owned())
-                .collect();
-            if names.is_empty() {
-                return Err(self.unknown(&cli, section, key));
-            }
-            for name in names {
-                let (id, value) = (key.replace('-', "_"), value.clone());
-                cli = cli.mut_subcommand(name, |command| {
-                    command.mut_arg(id, |arg| arg.default_value(value))
-                });
-            }
-        }
-        Ok(cli)
-    }
-
-    fn unknown(&self, cli: &clap::Command, section: &str, key: &str) -> ConfigError {
-        let known_section = section.is_empty()
-            || cli
-                .get_subcommands()
-                .any(|command| command.get_name() == section);
-        if !known_section {
-            return self.error(format!(
-                "[{section}] is no section; there are [seed], [serve], [bench] and [inspect]"
-            ));
-        }
-        let mut known: Vec<&str> = cli
-            .get_subcommands()
-            .filter(|command| section.is_empty() || command.get_name() == section)
-            .flat_map(settings_of)
-            .collect();
-        known.sort_unstable();
-        known.dedup();
-        self.error(format!(
-            "unknown setting {}; known here: {}",
-            dotted(section, key),
-            known.join(", ")
-        ))
-    }
-
-    fn error(&self, reason: String) -> ConfigError {
-        ConfigError::File {
-            file: self.file.display().to_string(),
-            reason,
-        }
-    }
-}
-
-/// The message and its place, without the line itself, which may hold a password.
-fn toml_reason(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(0, |span| span.start);
-    let line = text
-        .bytes()
-        .take(start)
-        .filter(|&byte| byte == b'\n')
-        .count()
-        + 1;
-    format!("line {line}: {}", error.message())
-}
-
-fn dotted(section: &str, key: &str) -> String {
-    if section.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{section}.{key}")
-    }
-}
-
-/// Names of the settings that a command takes from a file: its long flags, as typed.
-fn settings_of(command: &clap::Command) -> impl Iterator<Item = &str> {
-    command
-        .get_arguments()
-        .filter_map(clap::Arg::get_long)
-        .filter(|name| !["config", "help", "version"].contains(name))
-}
-
-fn has_setting(command: &clap::Command, key: &str) -> bool {
-    settings_of(command).any(|name| name == key)
-}
-
-/// Says where a refused value came from when it was not typed: clap itself names only the flag.
-fn with_origin(
-    mut error: clap::Error,
-    arguments: &[OsString],
-    settings: Option<&FileSettings>,
-) -> clap::Error {
-    let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) = (
-        error.get(ContextKind::InvalidArg),
-        error.get(ContextKind::InvalidValue),
-    ) else {
-        return error;
-    };
-    let name = flag
-        .trim_start_matches("--")
-        .split([' ', '='])
-        .next()
-        .unwrap_or_default();
-    let typed = arguments.iter().any(|argument| {
-        let argument = argument.to_string_lossy();
-        argument == format!("--{name}") || argument.starts_with(&format!("--{name}="))
-    });
-    if typed {
-        return error;
-    }
-    let from_environment = Cli::command()
-        .get_subcommands()
-        .flat_map(clap::Command::get_arguments)
-        .filter(|arg| arg.get_long() == Some(name))
-        .filter_map(clap::Arg::get_env)
-        .find(|variable| std::env::var_os(variable).is_some_and(|set| set == value.as_str()))
-        .map(|variable| variable.to_string_lossy().into_owned());
-    let from_file = || {
-        let settings = settings?;
-        let (section, key, _) = settings
-            .entries
-            .iter()
-            .find(|(_, key, text)| key == name && text == value)?;
-        Some(format!(
-            "{} in {}",
-            dotted(section, key),
-            settings.file.display()
-        ))
-    };
-    if let Some(origin) = from_environment.or_else(from_file) {
-        let flag = format!("{flag} (set by {origin})");
-        error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
-    }
-    error
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::file::{dotted, settings_of};
     use super::*;
 
-    const FILE: &str = include_str!("../config/kvpoc.toml");
+    const FILE: &str = include_str!("../../config/kvpoc.toml");
 
     fn file(text: &str) -> Result<FileSettings, ConfigError> {
         FileSettings::parse(Path::new("test.toml"), text)
@@ -965,63 +583,6 @@ mod tests {
         ] {
             let found = load_line(line).map(|_| ()).expect_err(line).to_string();
             assert!(found.contains(expected), "{line}: {found}");
-        }
-    }
-
-    #[test]
-    fn store_urls_are_understood_or_refused_with_a_form_that_is() {
-        let tcp = |text: &str| match text.parse() {
-            Ok(StoreUrl::Tcp {
-                host,
-                port,
-                username,
-                password,
-                database,
-            }) => (host, port, username, password, database),
-            other => panic!("{text}: {other:?}"),
-        };
-        let own = |text: &str| Some(text.to_owned());
-        assert_eq!(tcp("redis://h"), ("h".into(), 6379, None, None, None));
-        assert_eq!(
-            tcp("redis://u:p%40ss@[::1]:7000/3"),
-            ("::1".into(), 7000, own("u"), own("p@ss"), Some(3))
-        );
-        assert_eq!(tcp("redis://:p@h").3, own("p"));
-        for (text, expected) in [
-            ("unix:/run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
-            ("unix:///run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
-            ("embedded:./data", StoreUrl::Embedded("./data".into())),
-        ] {
-            assert_eq!(text.parse::<StoreUrl>().ok(), Some(expected));
-        }
-        for text in [
-            "",
-            "localhost",
-            "http://h",
-            "redis://",
-            "redis://h/x",
-            "redis://h/256",
-            "embedded:",
-            "unix:",
-        ] {
-            let error = text.parse::<StoreUrl>().expect_err(text).to_string();
-            assert!(error.contains("--store"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_password_is_in_no_message_and_no_print() {
-        for text in [
-            "redis://u:secret@h",
-            "redis://u:secret@h/x",
-            "redis://u:secret@h:x",
-            "rediss://u:secret@h",
-        ] {
-            let shown = match text.parse::<StoreUrl>() {
-                Ok(url) => format!("{url} {url:?}"),
-                Err(error) => format!("{error} {error:?}"),
-            };
-            assert!(!shown.contains("secret"), "{shown}");
         }
     }
 }
