@@ -274,7 +274,7 @@ fn layers_show_what_the_target_adds() {
 fn the_highest_rate_is_found_and_confirmed() {
     // 4 connections and 10 ms an answer: 400 a second at the most.
     let address = slow_target(Duration::from_millis(10));
-    let load = "--rps 100 --duration 1s --warmup 0s --connections 4 --max-lag 10s --slo p99=500ms,rate=90%";
+    let load = "--rps 100 --duration 1s --warmup 0s --connections 4 --drain 200ms --max-lag 10s --slo p99=500ms,rate=90%";
     let line = format!("bench {load} --find-max --target http://{address}/x/{{id}} --keys 10");
     let output = kvpoc(&line);
     let text = stdout(&output);
