@@ -138,7 +138,11 @@ impl Watcher for Watch {
         });
         self.series.pack(&second.measured.latency_us);
         if let Some(live) = &self.live {
-            let results = self.background.results(&self.schedule, all, end_ns, false);
+            let mut results = self.background.results(&self.schedule, all, end_ns, false);
+            // What was scheduled is counted at the end; until then, what has begun stands for it.
+            let ledger = &mut results.requests.ledger;
+            ledger.scheduled = ledger.sent + ledger.unsent;
+            results.rate.target_rps = self.schedule.rate_at(end_ns);
             let heading = format!("Running, second {number}");
             live.show(html::page(&heading, &results, &self.series, None, true));
         }
