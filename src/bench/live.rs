@@ -16,6 +16,8 @@ use crate::output;
 
 /// Browsers open a few connections each; more than this many wait in the kernel.
 const MAX_CONNECTIONS: usize = 16;
+/// Until the first second is over.
+const FIRST_PAGE: &str = "<!DOCTYPE html><meta http-equiv=\"refresh\" content=\"1\"><title>kvpoc bench</title>The load begins.";
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A small HTTP server that ends with the run.
@@ -34,20 +36,20 @@ impl Live {
             "Live report at http://{}/",
             listener.local_addr()?
         ));
-        let page: Arc<Mutex<Arc<str>>> = Arc::new(Mutex::new("".into()));
+        let page: Arc<Mutex<Arc<str>>> = Arc::new(Mutex::new(FIRST_PAGE.into()));
         let task = tokio::spawn(serve(listener, page.clone()));
         Ok(Self { page, task })
+    }
+
+    /// Ends, and gives the address back.
+    pub(super) async fn stop(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// Replaces the page.
     pub(super) fn show(&self, page: String) {
         *self.page.lock().unwrap_or_else(PoisonError::into_inner) = page.into();
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -166,6 +166,7 @@ impl Background {
             latencies_us: &latencies_us,
             lag_p99_us: measured.lag_us.value_at_quantile(0.99),
             max_lag: self.config.max_lag,
+            stages: self.config.stages.0.len(),
             busy_share,
         })
     }
@@ -187,11 +188,13 @@ impl Background {
     }
 }
 
-/// Length of the measured part as far as it was followed; never 0, so that rates are numbers.
+/// Length of the measured part as far as it was followed. At least a second, or all of a shorter one: the rate
+/// of its first moments would be noise.
 fn scheduled_seconds(schedule: &Schedule, end_ns: u64) -> f64 {
     let from_ns = schedule.measured_from_ns();
-    let until_ns = schedule.measured_until_ns().min(end_ns);
-    (until_ns.saturating_sub(from_ns).max(1)) as f64 / 1e9
+    let all_ns = schedule.measured_until_ns() - from_ns;
+    let followed_ns = end_ns.saturating_sub(from_ns);
+    followed_ns.clamp(all_ns.min(1_000_000_000), all_ns) as f64 / 1e9
 }
 
 /// What 99.9 % of the good answers took beyond the end of the measured part, less the least latency: an

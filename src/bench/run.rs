@@ -95,7 +95,7 @@ pub(super) async fn drive(
     }
     let schedule = &load.schedule;
     let mut all = Interval::new(schedule.measured_until_ns());
-    add_up(&mut all, &mut received, watcher).await;
+    let mut last = add_up(&mut all, &mut received, watcher).await;
     let (mut end_ns, mut busy_share, mut drain) = (0, 0.0_f64, Duration::ZERO);
     for (number, end) in (0..threads).zip(ends) {
         let Rest {
@@ -105,6 +105,7 @@ pub(super) async fn drive(
             drain: thread_drain,
         } = end.await.context("a generator thread panicked")??;
         all.add(&interval);
+        last.add(&interval);
         end_ns = end_ns.max(thread_end_ns);
         busy_share = busy_share.max(thread_busy);
         drain = drain.max(thread_drain);
@@ -113,6 +114,8 @@ pub(super) async fn drive(
         all.warmup.ledger.scheduled += warmup;
         all.measured.ledger.scheduled += measured;
     }
+    // The last second of the schedule, and what its last answers took.
+    watcher.second(&last, &all);
     Ok(Totals {
         all,
         end_ns,
@@ -174,19 +177,20 @@ fn share(config: &BenchConfig, load: &Load, number: u64) -> Share {
     }
 }
 
-/// Adds up the intervals until every thread has hung up, and shows each second what came in.
+/// Adds up the intervals until every thread has hung up, and shows each second what came in. What it has not
+/// shown is left.
 async fn add_up(
     all: &mut Interval,
     received: &mut mpsc::Receiver<Interval>,
     watcher: &mut dyn Watcher,
-) {
+) -> Interval {
     let first = tokio::time::Instant::now() + SECOND + TICK_AFTER;
     let mut ticks = tokio::time::interval_at(first, SECOND);
     let mut second = all.empty();
     loop {
         tokio::select! {
             interval = received.recv() => {
-                let Some(interval) = interval else { break };
+                let Some(interval) = interval else { return second };
                 all.add(&interval);
                 second.add(&interval);
             }

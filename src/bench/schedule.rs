@@ -13,6 +13,9 @@ use std::time::Duration;
 use crate::load::{Arrivals, Stage, Stages};
 use crate::random::splitmix64;
 
+/// Sets the gaps between arrivals apart from the draws of their keys, which have the same seed.
+const GAP_SALT: u64 = 0x6A_9500;
+
 /// Which part of the run an arrival belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -161,7 +164,7 @@ impl Iterator for Thread {
         let place = match arrivals {
             Arrivals::Constant => number as f64,
             Arrivals::Poisson => {
-                let gap = exponential(splitmix64(seed.rotate_left(17), number));
+                let gap = exponential(splitmix64(seed ^ GAP_SALT, number));
                 self.place + gap * self.threads as f64
             }
         };

@@ -1,7 +1,7 @@
 //! `bench --find-max`: the highest rate that passes.
 //!
-//! Enters: a configuration whose rate is where to begin. Leaves: that rate, confirmed by a second run. Must
-//! not report a rate that passed only once.
+//! Enters: a configuration whose rate is where to begin. Leaves: that rate, and what stood above it. Must not
+//! report a rate that passed only once.
 
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +21,26 @@ const BISECTIONS: u32 = 5;
 /// A search that has not ended by then has no answer.
 const MAX_TRIES: u32 = 40;
 
-/// Which rate to try next. Pure.
+/// Passes of one rate in a row that confirm it.
+const CONFIRMATIONS: u32 = 2;
+
+/// Which rate to try next. Pure. Rates are whole numbers, because that is how the answer is going to be used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Search {
     best: Option<f64>,
     worst: Option<f64>,
     next: f64,
     bisections: u32,
+    /// Passes of `next` so far, once it is to be confirmed.
+    confirmed: Option<u32>,
+}
+
+/// Where a search stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    Try,
+    Found(f64),
+    Nothing,
 }
 
 impl Search {
@@ -35,35 +48,52 @@ impl Search {
         Self {
             best: None,
             worst: None,
-            next: start,
+            next: start.round().max(1.0),
             bisections: 0,
+            confirmed: None,
         }
     }
 
-    /// Takes in the outcome of `next`. `false`: the search is over.
-    fn tried(&mut self, passed: bool) -> bool {
+    /// Takes in the outcome of `next`.
+    fn tried(&mut self, passed: bool) -> Step {
+        match (self.confirmed, passed) {
+            (Some(times), true) if times + 1 >= CONFIRMATIONS => return Step::Found(self.next),
+            (Some(times), true) => self.confirmed = Some(times + 1),
+            // It passed before: a little less may hold, and has to show it as often.
+            (Some(_), false) => {
+                self.confirmed = Some(0);
+                self.next = (self.next * 0.95).floor();
+            }
+            (None, _) => self.narrow(passed),
+        }
+        if self.next >= 1.0 {
+            Step::Try
+        } else {
+            Step::Nothing
+        }
+    }
+
+    fn narrow(&mut self, passed: bool) {
         if passed {
             self.best = Some(self.next);
         } else {
             self.worst = Some(self.next);
         }
+        let tried = self.next;
         self.next = match (self.best, self.worst) {
-            (Some(best), None) => best * CLIMB,
-            (None, Some(worst)) => worst / CLIMB,
-            (Some(best), Some(worst)) if self.bisections < BISECTIONS => {
+            (Some(best), None) => (best * CLIMB).round(),
+            (None, Some(worst)) => (worst / CLIMB).floor(),
+            (Some(best), Some(worst)) if self.bisections < BISECTIONS && worst - best > 1.0 => {
                 self.bisections += 1;
-                f64::midpoint(best, worst)
+                f64::midpoint(best, worst).floor()
             }
-            _ => return false,
+            // The pass that made it the best is the first of those that confirm it.
+            (Some(best), Some(_)) => {
+                self.confirmed = Some(1);
+                best
+            }
+            (None, None) => tried,
         };
-        self.next >= 1.0
-    }
-
-    /// The best rate passed before, and failed when it was to be confirmed: a little less may hold.
-    fn not_confirmed(&mut self) {
-        self.worst = self.best;
-        self.next = self.best.take().unwrap_or(self.next) * 0.95;
-        self.best = Some(self.next);
     }
 }
 
@@ -76,38 +106,33 @@ pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyho
         .first()
         .map_or(1.0, |stage| stage.from.per_second());
     let mut search = Search::new(first);
-    let mut tries = 0;
-    let mut goes_on = true;
-    while goes_on && tries < MAX_TRIES {
+    // What stood in the way of a higher rate: the target, or the generator.
+    let mut limit = Verdict::Pass;
+    for _ in 0..MAX_TRIES {
         let results = attempt(&bench, search.next, stop).await?;
         if stop.is_cancelled() || results.verdict == Verdict::Invalid {
             return Ok(give_up(&results, stop));
         }
-        goes_on = search.tried(results.verdict == Verdict::Pass);
-        tries += 1;
-    }
-    while let Some(best) = search.best
-        && tries < MAX_TRIES
-    {
-        output::say("Confirming");
-        let results = attempt(&bench, best, stop).await?;
-        if stop.is_cancelled() {
-            return Ok(give_up(&results, stop));
+        if results.verdict != Verdict::Pass {
+            limit = results.verdict;
         }
-        if results.verdict == Verdict::Pass {
-            output::print(&format!(
-                "Highest rate that passes: {} requests/s, {} key operations/s, latency p99 {}\n",
-                grouped(best.round() as u64),
-                grouped(results.rate.key_ops_per_second.round() as u64),
-                human_us(results.latency_us.p99),
-            ));
-            return Ok(exit::OK);
+        match search.tried(results.verdict == Verdict::Pass) {
+            Step::Try => {}
+            Step::Nothing => break,
+            Step::Found(rate) => {
+                output::print(&format!(
+                    "Highest rate that passes: {} requests/s, {} key operations/s, latency p99 {}; above it: {}\n",
+                    grouped(rate as u64),
+                    grouped(results.rate.key_ops_per_second.round() as u64),
+                    human_us(results.latency_us.p99),
+                    limit.name(),
+                ));
+                return Ok(exit::OK);
+            }
         }
-        search.not_confirmed();
-        tries += 1;
     }
-    output::print("No rate passed\n");
-    Ok(Verdict::TargetMissed.exit_code())
+    output::print(&format!("No rate passed twice: {}\n", limit.name()));
+    Ok(limit.exit_code())
 }
 
 fn give_up(results: &Results, stop: &CancellationToken) -> u8 {
@@ -124,8 +149,7 @@ async fn attempt(
     rate: f64,
     stop: &CancellationToken,
 ) -> anyhow::Result<Results> {
-    // Whole numbers, because that is how the answer is going to be used.
-    let rate: Rate = format!("{rate:.0}").parse()?;
+    let rate: Rate = rate.to_string().parse()?;
     let stages = Stages::steady(rate, bench.config.stages.duration());
     let (results, _) = bench.measure(&stages, stop).await?;
     output::print(&format!(
@@ -144,13 +168,15 @@ async fn attempt(
 mod tests {
     use super::*;
 
-    fn found(start: f64, limit: f64) -> (Option<f64>, u32) {
+    fn found(start: f64, limit: f64) -> (Step, u32) {
         let mut search = Search::new(start);
-        let mut tries = 1;
-        while search.tried(search.next <= limit) {
-            tries += 1;
+        for tries in 1..=MAX_TRIES {
+            match search.tried(search.next <= limit) {
+                Step::Try => {}
+                end => return (end, tries),
+            }
         }
-        (search.best, tries)
+        panic!("no end of the search for {limit} from {start}");
     }
 
     #[test]
@@ -159,22 +185,31 @@ mod tests {
             (1_000.0, 30_000.0),
             (100_000.0, 30_000.0),
             (30_000.0, 30_000.0),
+            (1.0, 3.0),
         ] {
-            let (best, tries) = found(start, limit);
-            let best = best.expect("some rate passes");
-            assert!(best <= limit && best > limit * 0.97, "{start}: {best}");
-            assert!(tries < MAX_TRIES);
+            match found(start, limit) {
+                (Step::Found(best), _) => {
+                    assert!(
+                        best <= limit && best > limit * 0.97 - 1.0,
+                        "{start}: {best}"
+                    );
+                }
+                other => panic!("{start}: {other:?}"),
+            }
         }
-        assert_eq!(found(1_000.0, 0.0).0, None);
+        assert_eq!(found(1_000.0, 0.0).0, Step::Nothing);
     }
 
     #[test]
-    fn a_rate_that_is_not_confirmed_is_lowered() {
+    fn a_rate_that_passed_only_once_is_not_reported() {
         let mut search = Search {
-            best: Some(1_000.0),
+            next: 1_000.0,
+            confirmed: Some(1),
             ..Search::new(1.0)
         };
-        search.not_confirmed();
-        assert_eq!(search.best, Some(950.0));
+        assert_eq!(search.tried(false), Step::Try);
+        assert!((search.next - 950.0).abs() < 1e-9);
+        assert_eq!(search.tried(true), Step::Try);
+        assert_eq!(search.tried(true), Step::Found(950.0));
     }
 }

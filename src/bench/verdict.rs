@@ -75,6 +75,8 @@ pub struct Facts<'a> {
     pub lag_p99_us: u64,
     /// The bound of that.
     pub max_lag: Duration,
+    /// Stages of the load: of several, the rate is an average.
+    pub stages: usize,
     /// Share of the time in which the busiest generator thread ran, or was ready to run and had no core.
     pub busy_share: f64,
 }
@@ -114,6 +116,9 @@ fn invalid(facts: &Facts<'_>) -> Option<String> {
     }
     if facts.interrupted {
         return Some("the run was interrupted".into());
+    }
+    if facts.ledger.scheduled == 0 {
+        return Some("no arrival fell into the measured part".into());
     }
     if facts.wrong_answers > 0 {
         let count = grouped(facts.wrong_answers);
@@ -164,8 +169,12 @@ fn failed_share(ledger: &Ledger) -> f64 {
 }
 
 fn shares(facts: &Facts<'_>) -> String {
+    let average = match facts.stages {
+        0 | 1 => String::new(),
+        stages => format!(" on average over {stages} stages"),
+    };
     format!(
-        "{:.2} % of {} requests/s reached, {:.2} % of the requests failed",
+        "{:.2} % of {} requests/s reached{average}, {:.2} % of the requests failed",
         facts.achieved_rps / facts.scheduled_rps * 100.0,
         grouped(facts.scheduled_rps.round() as u64),
         failed_share(&facts.ledger) * 100.0
@@ -202,6 +211,7 @@ mod tests {
             latencies_us: &[10_000, 10_000],
             lag_p99_us: 200,
             max_lag: Duration::from_millis(5),
+            stages: 1,
             busy_share: 0.5,
         };
         change(&mut facts);
@@ -244,7 +254,11 @@ mod tests {
         let wrong: Change = |facts| facts.wrong_answers = 1;
         let unbalanced: Change = |facts| facts.balances = false;
         let interrupted: Change = |facts| facts.interrupted = true;
-        let cases: [(Change, Verdict, &str); 14] = [
+        let empty: Change = |facts| facts.ledger = Ledger::default();
+        let staged: Change = |facts| facts.stages = 3;
+        let cases: [(Change, Verdict, &str); 16] = [
+            (empty, Verdict::Invalid, "no arrival"),
+            (staged, Verdict::Pass, "on average over 3 stages"),
             (|_| (), Verdict::Pass, "99.99 %"),
             (few_errors, Verdict::Pass, "99.94 %"),
             (exhausted, Verdict::Pass, "99.99 %"),

@@ -24,7 +24,7 @@ use crate::units::{grouped, human_us};
 const PLAIN_PROGRESS: Duration = Duration::from_millis(500);
 
 /// One second of a run, warm-up included.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub(super) struct Point {
     /// Since the start of the run, at its end.
     pub(super) second: u64,
@@ -99,14 +99,12 @@ impl Watch {
         })
     }
 
-    /// The series of a run that is over, what came in after its last whole second included.
-    pub(super) fn finish(mut self, all: &Interval) -> Series {
+    /// The series of a run that is over.
+    pub(super) async fn finish(self) -> Series {
         self.progress.finish();
-        let mut rest = all.measured.latency_us.clone();
-        if let Some(seen) = &self.series.latency_us {
-            rest.subtract(seen).expect("what was seen is part of all");
+        if let Some(live) = self.live {
+            live.stop().await;
         }
-        self.series.pack(&rest);
         self.series
     }
 }

@@ -107,22 +107,23 @@ impl Workload {
 
     /// The indexes that arrival `number` asks for.
     pub fn indexes(&self, number: u64) -> impl Iterator<Item = u64> {
-        let count = match self.ask(number) {
-            Ask::Sessions => self.keys_per_request,
-            Ask::Template
-                if self
-                    .template
-                    .as_ref()
-                    .is_some_and(|path| path.contains("{ids}")) =>
-            {
-                self.keys_per_request
-            }
-            Ask::Session | Ask::Write | Ask::Template => 1,
-            Ask::Stats => 0,
+        let batches = match &self.template {
+            Some(path) => path.contains("{ids}"),
+            None => self.mix == Mix::Batch,
         };
-        let first = number.wrapping_mul(u64::from(self.keys_per_request));
-        (0..u64::from(count))
-            .map(move |place| self.chooser.index(self.seed, first.wrapping_add(place)))
+        // The places of the draws follow one another without a gap, whatever the arrivals ask for.
+        let places = if batches {
+            u64::from(self.keys_per_request)
+        } else {
+            1
+        };
+        let first = number.wrapping_mul(places);
+        let count = if self.ask(number) == Ask::Stats {
+            0
+        } else {
+            places
+        };
+        (0..count).map(move |place| self.chooser.index(self.seed, first.wrapping_add(place)))
     }
 
     /// The keys that arrival `number` asks for.
@@ -371,6 +372,28 @@ mod tests {
             ids.join(",")
         );
         assert_eq!(request(&workload, 5), expected);
+    }
+
+    #[test]
+    fn sequential_keys_leave_none_out_whatever_is_asked_for() {
+        for (mix, template, expected) in [
+            ("batch", None, [0, 1, 2, 3, 4, 5]),
+            ("single", None, [0, 1, 2, 3, 4, 5]),
+            ("mixed:50/50", None, [0, 1, 2, 3, 4, 5]),
+            ("batch", Some("/x/{id}".to_owned()), [0, 1, 2, 3, 4, 5]),
+        ] {
+            let keys = KeyCount::new(1_000).expect("in range");
+            let workload = Workload {
+                chooser: Chooser::new(KeysDist::Sequential, keys),
+                template,
+                ..workload(mix, 3)
+            };
+            let found: Vec<u64> = (0..6)
+                .flat_map(|number| workload.indexes(number))
+                .take(6)
+                .collect();
+            assert_eq!(found, expected, "{mix}");
+        }
     }
 
     #[test]

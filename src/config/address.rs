@@ -154,7 +154,7 @@ impl std::str::FromStr for Target {
             .find('/')
             .map_or("", |at| &text[authority_at + at..]);
         let template = match path {
-            "" | "/" => None,
+            "" | "/" if url.query().is_none() && url.fragment().is_none() => None,
             path if path.contains(['#', ' ', '\r', '\n']) => return Err(refused()),
             path if ["{id}", "{ids}", "{key}"]
                 .iter()

@@ -304,10 +304,21 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             return Err(setting(names, "several", "give one of them at a time"));
         }
     };
-    let stages = args
-        .stages
-        .clone()
-        .unwrap_or_else(|| Stages::steady(args.rps, args.duration));
+    let files = [
+        ("--json", args.json.is_some()),
+        ("--out", args.out.is_some()),
+        ("--compare", args.compare.is_some()),
+    ];
+    if let Some((name, _)) = files.iter().find(|(_, given)| *given)
+        && mode != BenchMode::Once
+    {
+        let several =
+            "it belongs to one run, and --layers, --find-max and --self-test make several";
+        return Err(setting(name, "given", several));
+    }
+    // Empty, it takes back what a variable or the file says.
+    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
+    let stages = given.unwrap_or_else(|| Stages::steady(args.rps, args.duration));
     check_schedule(&stages, args.warmup)?;
     check_generator(&args)?;
     let mut preset = args.preset;
@@ -578,6 +589,11 @@ mod tests {
             ("kvpoc serve --log a=b=c", "--log"),
             ("kvpoc inspect ", "1 to 511 bytes"),
             ("kvpoc bench --layers --self-test", "one of them at a time"),
+            (
+                "kvpoc bench --find-max --out x",
+                "--find-max and --self-test make several",
+            ),
+            ("kvpoc bench --target http://h?x={id}", "in its path"),
             ("kvpoc bench --verify 2", "0 to 1"),
             ("kvpoc bench --max-miss=-0.1", "0 to 1"),
         ] {

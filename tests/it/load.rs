@@ -12,12 +12,13 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
 use crate::support::{
-    Serve, Store, eventually, expect_code, free_port, json_file, kvpoc, seed, start, stderr, stdout,
+    PATIENCE, Serve, Store, eventually, expect_code, free_port, json_file, kvpoc, seed,
+    start_until, stderr, stdout,
 };
 
 /// Small and short, and without a word about this machine's speed.
 const LOAD: &str =
-    "--rps 400 --duration 1s --warmup 0s --connections 8 --max-lag 10s --slo rate=50%";
+    "--rps 400 --duration 1s --warmup 0s --connections 8 --max-lag 10s --slo rate=0%";
 
 /// Runs a load that must pass, and gives its results and its folder.
 fn passing(more: &str) -> (Value, tempfile::TempDir) {
@@ -31,15 +32,15 @@ fn passing(more: &str) -> (Value, tempfile::TempDir) {
 fn every_workload_and_choice_of_keys_gets_right_answers_from_every_store() {
     for store in Store::all() {
         seed(&store.url(), 500, "--value-size 300");
-        let serve = Serve::start(&store.url(), "--allow-writes");
+        let serve = Serve::start(&store.url(), "--allow-writes --store-timeout 30s");
         for more in [
             "--workload batch",
             "--workload batch --keys-per-request 4",
             "--workload single --keys-dist zipf:0.99",
             "--workload sessions-and-stats --keys-dist hot:0.01/0.9",
-            "--workload mixed:50/50 --keys-dist sequential",
-            "--preset twitter52",
-            "--preset ycsb-a --arrivals poisson",
+            "--workload mixed:50/50 --keys-dist sequential --rps 50",
+            "--preset twitter52 --rps 50",
+            "--preset ycsb-a --arrivals poisson --rps 50",
         ] {
             let (results, _) = passing(&format!("--target {} --verify 1 {more}", serve.url()));
             let requests = &results["requests"];
@@ -188,6 +189,12 @@ fn files_of_every_form_hold_the_same_run() {
     );
     let series = read("series.csv");
     assert!(series.starts_with("second,target_rps,ok,"), "{series}");
+    let answered = |line: &str| line.split(',').nth(2).and_then(|ok| ok.parse::<u64>().ok());
+    assert_eq!(
+        series.lines().skip(1).filter_map(answered).sum::<u64>(),
+        1_200,
+        "{series}"
+    );
     let page = read("report.html");
     assert!(page.contains("PASS") && page.contains("<polyline") && !page.contains("<script"));
 }
@@ -307,20 +314,25 @@ fn a_run_is_compared_with_an_earlier_one_and_a_stranger_is_refused() {
 
 #[test]
 fn the_growing_report_can_be_watched() {
-    let address = slow_target(Duration::ZERO);
-    let port = free_port();
-    let target = format!("--target http://{address}/x/{{id}} --keys 10");
-    let running = start(&format!(
-        "bench {LOAD} --duration 60s {target} --live 127.0.0.1:{port}"
-    ));
+    let slow = slow_target(Duration::ZERO);
+    let target = format!("--target http://{slow}/x/{{id}} --keys 10");
+    let line = format!("bench {LOAD} --duration 60s {target} --live 127.0.0.1:0");
+    let (running, line) = start_until(&line, "Live report at");
+    let address = line
+        .split("http://")
+        .nth(1)
+        .expect("an address")
+        .trim_end_matches('/');
     eventually("a page of the running load", || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream
             .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             .ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;
-        (page.contains("Running, second") && page.contains("http-equiv=\"refresh\"")).then_some(())
+        let grows = page.contains("Running, second") && page.contains("http-equiv=\"refresh\"");
+        (grows && page.contains("of 400 requests/s")).then_some(())
     });
     drop(running);
 }
@@ -368,6 +380,16 @@ fn slow_target(delay: Duration) -> SocketAddr {
         }
     });
     address
+}
+
+#[test]
+fn results_of_an_earlier_run_stay_until_there_are_others() {
+    let address = slow_target(Duration::ZERO);
+    let (earlier, folder) = passing(&format!("--target http://{address}/x/{{id}} --keys 10"));
+    let (out, nobody) = (folder.path().display(), free_port());
+    let line = format!("bench {LOAD} --target http://127.0.0.1:{nobody}/{{id}} --keys 1");
+    expect_code(&format!("{line} --out {out} --json {out}/report.json"), 69);
+    assert_eq!(json_file(&folder.path().join("report.json")), earlier);
 }
 
 #[test]

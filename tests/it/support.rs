@@ -79,6 +79,27 @@ pub(crate) fn start(line: &str) -> Process {
     Process(command.spawn().expect("the program starts"))
 }
 
+/// As [`start`], and waits until a line on standard error contains `text`, which is given back.
+pub(crate) fn start_until(line: &str, text: &str) -> (Process, String) {
+    let mut command = command(line);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process(command.spawn().expect("the program starts"));
+    let pipe = process.0.stderr.take().expect("a pipe");
+    let (found, finds) = std::sync::mpsc::channel();
+    let wanted = text.to_owned();
+    std::thread::spawn(move || {
+        // Read to its end, so that the program never waits for us.
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if line.contains(&wanted) {
+                let _ = found.send(line);
+            }
+        }
+    });
+    let line = finds.recv_timeout(PATIENCE);
+    let line = line.unwrap_or_else(|_| panic!("never came: {text}"));
+    (process, line)
+}
+
 /// A process that is killed at the end of its test.
 pub(crate) struct Process(pub(crate) Child);
 

@@ -36,10 +36,13 @@ impl Row {
     }
 }
 
-const FIGURES: [(&str, &str, bool); 9] = [
+const FIGURES: [(&str, &str, bool); 12] = [
+    ("asked for", "/rate/target_rps", false),
     ("requests/s", "/rate/achieved_rps", false),
     ("key operations/s", "/rate/key_ops_per_second", false),
     ("errors", "/requests/errors", false),
+    ("timeouts", "/requests/timeouts", false),
+    ("unsent", "/requests/unsent", false),
     ("latency p50", "/latency_us/p50", true),
     ("latency p90", "/latency_us/p90", true),
     ("latency p99", "/latency_us/p99", true),
@@ -49,7 +52,11 @@ const FIGURES: [(&str, &str, bool); 9] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 10] = [
+const CONDITIONS: [&str; 14] = [
+    "keys_dist",
+    "connections",
+    "threads",
+    "duration_s",
     "version",
     "commit",
     "cpu_model",

@@ -21,24 +21,24 @@ use crate::config::Outputs;
 /// Steps of each halving of the distance to 100 %, as `HdrHistogram`'s own tools print it.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
-/// Files that were created and wait for their contents.
+/// Files that can be written and wait for their contents.
 pub(in crate::bench) struct Files {
     json: Option<File>,
     folder: Option<PathBuf>,
 }
 
 impl Files {
-    /// Creates what is asked for.
+    /// Opens what is asked for.
     ///
     /// # Errors
     /// When a file or the folder cannot be written.
     pub(in crate::bench) fn create(outputs: &Outputs) -> anyhow::Result<Self> {
         let json = outputs.json.as_ref().map(|file| {
-            File::create(file).with_context(|| format!("cannot write --json {}", file.display()))
+            open(file).with_context(|| format!("cannot write --json {}", file.display()))
         });
         if let Some(folder) = &outputs.out {
             std::fs::create_dir_all(folder)
-                .and_then(|()| File::create(folder.join("report.json")))
+                .and_then(|()| open(&folder.join("report.json")))
                 .with_context(|| format!("cannot write to --out {}", folder.display()))?;
         }
         Ok(Self {
@@ -59,7 +59,9 @@ impl Files {
     ) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(results)? + "\n";
         if let Some(mut file) = self.json {
-            file.write_all(json.as_bytes()).context("writing --json")?;
+            file.set_len(0)
+                .and_then(|()| file.write_all(json.as_bytes()))
+                .context("writing --json")?;
         }
         let Some(folder) = self.folder else {
             return Ok(());
@@ -82,6 +84,15 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Shows that a file can be written, and leaves what it holds: there may be no run to replace it.
+fn open(file: &Path) -> std::io::Result<File> {
+    File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(file)
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
@@ -151,18 +162,17 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
 /// One line a second, with the names of [`Point`].
 fn csv(points: &[Point]) -> anyhow::Result<String> {
     let mut text = String::new();
-    for point in points {
+    // The first one only gives the names, so that a run without a whole second has them too.
+    for (number, point) in std::iter::once(&Point::default()).chain(points).enumerate() {
         let Value::Object(members) = serde_json::to_value(point)? else {
             continue;
         };
-        if text.is_empty() {
-            let names: Vec<&str> = members.keys().map(String::as_str).collect();
-            text += &names.join(",");
-            text.push('\n');
-        }
-        let values: Vec<String> = members.values().map(Value::to_string).collect();
-        text += &values.join(",");
-        text.push('\n');
+        let cells: Vec<String> = if number == 0 {
+            members.keys().cloned().collect()
+        } else {
+            members.values().map(Value::to_string).collect()
+        };
+        text += &(cells.join(",") + "\n");
     }
     Ok(text)
 }

@@ -259,7 +259,12 @@ impl Worker {
         pacer.sleep(before_start).await?;
         while !stop.is_cancelled() {
             let Some(due_ns) = self.take_up_due() else {
-                break;
+                // All of it was followed, to the end of its last gap.
+                return Ok(self
+                    .share
+                    .schedule
+                    .measured_until_ns()
+                    .max(self.now_ns() + 1));
             };
             let now_ns = self.now_ns();
             self.give_up_overdue(now_ns);
