@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -43,6 +43,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 struct NullServer {
     address: SocketAddr,
     stop: CancellationToken,
+    /// How long its stalls were by its own clock: a sleep may take longer than it was told.
+    stalls: Arc<Mutex<Vec<Duration>>>,
 }
 
 /// The server stands still for `length` every `period`.
@@ -59,6 +61,8 @@ impl NullServer {
         listener.set_nonblocking(true)?;
         let (address, stop) = (listener.local_addr()?, CancellationToken::new());
         let stopped = stop.clone();
+        let stalls = Arc::new(Mutex::new(Vec::new()));
+        let noted = stalls.clone();
         std::thread::Builder::new()
             .name("null-server".into())
             .spawn(move || {
@@ -69,12 +73,26 @@ impl NullServer {
                 runtime.block_on(async {
                     tokio::select! {
                         _ = accept(listener) => {}
-                        () = stand_still(stall) => {}
+                        () = stand_still(stall, &noted) => {}
                         () = stopped.cancelled() => {}
                     }
                 });
             })?;
-        Ok(Self { address, stop })
+        Ok(Self {
+            address,
+            stop,
+            stalls,
+        })
+    }
+}
+
+impl NullServer {
+    fn mean_stall(&self) -> Option<Duration> {
+        let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = u32::try_from(stalls.len())
+            .ok()
+            .filter(|&count| count > 0)?;
+        Some(stalls.iter().sum::<Duration>() / count)
     }
 }
 
@@ -100,7 +118,7 @@ async fn accept(listener: TcpListener) -> std::io::Result<()> {
     }
 }
 
-async fn stand_still(stall: Option<Stall>) {
+async fn stand_still(stall: Option<Stall>, noted: &Mutex<Vec<Duration>>) {
     let Some(stall) = stall else {
         return std::future::pending().await;
     };
@@ -109,8 +127,11 @@ async fn stand_still(stall: Option<Stall>) {
         // In the middle of each period, so that a run of whole periods holds whole stalls.
         let at = stall.period * (number - 1) + stall.period / 2;
         tokio::time::sleep(at.saturating_sub(began.elapsed())).await;
+        let stalled = Instant::now();
         // This blocks the runtime, which is the point.
         std::thread::sleep(stall.length);
+        let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.push(stalled.elapsed());
     }
 }
 
@@ -155,6 +176,10 @@ async fn accuracy(
     let coarse = 2.0 / (rate.per_second() * stall.length.as_secs_f64());
     let tolerance = TOLERANCE.max(coarse);
     let totals = drive(config, &server, rate, stall.period * 3, stop).await?;
+    let stall = Stall {
+        length: server.mean_stall().unwrap_or(stall.length),
+        ..stall
+    };
     let measured = &totals.all.measured;
     let mut accurate = measured.balances() && measured.ledger.failed() == 0;
     let mut text = format!(
