@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Process, Serve, Store, free_port, json_file, kvpoc, seed, start, start_until, stderr,
+    Process, Serve, Store, assert_balanced, free_port, json_file, kvpoc, seed, start, start_until,
+    stderr,
 };
 
 /// Drives `target` and gives exit code and results.
@@ -35,22 +36,6 @@ fn start_bench(url: &str, file: &Path, duration: &str) -> Process {
     let load = "--rps 500 --warmup 0s --connections 2 --max-lag 10s --timeout 2s";
     let line = format!("bench {target} {load} {file} --duration {duration}");
     start_until(&line, "requests  ").0
-}
-
-fn assert_balanced(results: &Value) {
-    let count = |name: &str| results["requests"][name].as_u64().expect(name);
-    assert_eq!(
-        count("scheduled"),
-        count("sent") + count("unsent"),
-        "{results}"
-    );
-    let ended = count("ok") + count("errors") + count("timeouts") + count("in_flight");
-    assert_eq!(count("sent"), ended, "{results}");
-    assert_eq!(
-        results["latency_us"]["count"],
-        count("scheduled"),
-        "{results}"
-    );
 }
 
 /// A target that tells of a dataset on `/stats`, and answers nothing else than `answer` gives.

@@ -326,3 +326,20 @@ impl Reply {
 pub(crate) fn json_file(path: &Path) -> Value {
     json(&std::fs::read_to_string(path).expect("the file was written"))
 }
+
+/// The books of a run balance, and every arrival has its latency.
+pub(crate) fn assert_balanced(results: &Value) {
+    let count = |name: &str| results["requests"][name].as_u64().expect(name);
+    assert_eq!(
+        count("scheduled"),
+        count("sent") + count("unsent"),
+        "{results}"
+    );
+    let ended = count("ok") + count("errors") + count("timeouts") + count("in_flight");
+    assert_eq!(count("sent"), ended, "{results}");
+    assert_eq!(
+        results["latency_us"]["count"],
+        count("scheduled"),
+        "{results}"
+    );
+}
