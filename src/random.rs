@@ -28,6 +28,12 @@ pub fn below(bits: u64, bound: u64) -> u64 {
     ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
+/// Whether 64 uniform bits fall into a share, 0 to 1, of all that there are; exact to 2^-53.
+#[must_use]
+pub fn chance(bits: u64, share: f64) -> bool {
+    ((bits >> 11) as f64) < share * (1_u64 << 53) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +51,15 @@ mod tests {
         for (position, value) in expected.into_iter().enumerate() {
             assert_eq!(splitmix64(1_234_567, position as u64), value);
         }
+    }
+
+    #[test]
+    fn a_share_of_nothing_never_comes_and_of_all_always() {
+        for bits in [0, 1, u64::MAX / 2, u64::MAX] {
+            assert!(!chance(bits, 0.0));
+            assert!(chance(bits, 1.0));
+        }
+        assert!(chance(u64::MAX / 2, 0.5) && !chance(u64::MAX / 2 + 1, 0.5));
     }
 
     #[test]

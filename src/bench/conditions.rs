@@ -43,9 +43,15 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
             memory_bytes: kilobytes.map(|kilobytes| kilobytes * 1_024),
             load_average: load.and_then(|text| text.split(' ').next()?.parse().ok()),
-            max_open_files: getrlimit(Resource::Nofile).current,
+            max_open_files: max_open_files(),
         }
     }
+}
+
+/// Files that this process may hold open; `None`: any number.
+#[must_use]
+pub fn max_open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
 }
 
 /// Ticks of the whole machine since it started.

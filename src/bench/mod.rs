@@ -44,6 +44,8 @@ use target::Way;
 use watch::{Series, Watch};
 use workload::{Chooser, Workload};
 
+/// Larger records do not fit into the send buffer of a connection, and would be cut off.
+const MAX_WRITTEN_BYTES: usize = 32 * 1024;
 /// Files that the program itself holds open.
 const OTHER_FILES: u64 = 64;
 /// serve keeps its statistics for a second, and the store's counters are read through them.
@@ -224,17 +226,13 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Larger records do not fit into the send buffer of a connection, and would be cut off.
-const MAX_WRITTEN_BYTES: usize = 32 * 1024;
-
 /// Each connection is an open file, and the limit was raised as far as it goes.
 fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     if config.target == Target::Store {
         return Ok(());
     }
-    let limit = conditions::Machine::look().max_open_files;
     let needed = config.connections as u64 + OTHER_FILES;
-    match limit {
+    match conditions::max_open_files() {
         Some(limit) if limit < needed => anyhow::bail!(
             "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
              give fewer",

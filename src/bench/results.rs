@@ -3,7 +3,6 @@
 //!
 //! Enters: what was asked for and what was counted. Leaves: [`Results`]. Must not print.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Bench;
@@ -27,6 +26,16 @@ pub(super) struct Background {
     config: BenchConfig,
     info: TargetInfo,
     conditions: Conditions,
+}
+
+/// How far a run got, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Reached {
+    /// Where the schedule ended, or was left.
+    pub(super) end_ns: u64,
+    /// Of the busiest thread.
+    pub(super) busy_share: f64,
+    pub(super) interrupted: bool,
 }
 
 impl Background {
@@ -69,7 +78,7 @@ impl Background {
     /// The results of a run that is over.
     pub(super) fn conclude(
         mut self,
-        schedule: &Arc<Schedule>,
+        schedule: &Schedule,
         totals: &Totals,
         after: Option<TargetInfo>,
     ) -> Results {
@@ -82,45 +91,36 @@ impl Background {
             cores_used: cpu_s / totals.elapsed.as_secs_f64(),
             busy_share: totals.busy_share,
         };
-        let mut results = self.results(schedule, &totals.all, totals.end_ns, totals.interrupted);
+        let end = Reached {
+            end_ns: totals.end_ns,
+            busy_share: totals.busy_share,
+            interrupted: totals.interrupted,
+        };
+        let mut results = self.results(schedule, &totals.all, end);
         results.reconciliation = after.and_then(|after| self.reconcile(&totals.all, &after));
         results.generator = generator;
         results.drain_s = totals.drain.as_secs_f64();
-        if results.verdict == verdict::Verdict::TargetMissed {
-            (results.verdict, results.reason) = self.judge(
-                schedule,
-                &totals.all,
-                totals.end_ns,
-                totals.busy_share,
-                false,
-            );
-        }
         results
     }
 
-    /// The results as far as they go, at `end_ns` of the schedule.
-    pub(super) fn results(
-        &self,
-        schedule: &Arc<Schedule>,
-        all: &Interval,
-        end_ns: u64,
-        interrupted: bool,
-    ) -> Results {
+    /// The results as far as they go.
+    pub(super) fn results(&self, schedule: &Schedule, all: &Interval, end: Reached) -> Results {
         let measured = &all.measured;
-        let scheduled_s = scheduled_seconds(schedule, end_ns);
+        let scheduled_s = scheduled_seconds(schedule, end.end_ns);
         let seconds = scheduled_s + overrun_seconds(measured);
-        let (verdict, reason) = self.judge(schedule, all, end_ns, 0.0, interrupted);
+        let rate = Rates {
+            target_rps: measured.ledger.scheduled as f64 / scheduled_s,
+            achieved_rps: measured.ledger.ok as f64 / seconds,
+            key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
+            commands_per_second: measured.commands as f64 / seconds,
+        };
+        let (verdict, reason) = self.judge(all, &rate, end);
         Results {
             schema: SCHEMA,
             verdict,
             reason,
             requests: Requests::of(measured),
-            rate: Rates {
-                target_rps: measured.ledger.scheduled as f64 / scheduled_s,
-                achieved_rps: measured.ledger.ok as f64 / seconds,
-                key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
-                commands_per_second: measured.commands as f64 / seconds,
-            },
+            rate,
             latency_us: Percentiles::of(&measured.latency_us),
             lag_us: Percentiles::of(&measured.lag_us),
             connection_wait_us: Percentiles::of(&measured.wait_us),
@@ -138,16 +138,8 @@ impl Background {
         }
     }
 
-    fn judge(
-        &self,
-        schedule: &Schedule,
-        all: &Interval,
-        end_ns: u64,
-        busy_share: f64,
-        interrupted: bool,
-    ) -> (verdict::Verdict, String) {
+    fn judge(&self, all: &Interval, rate: &Rates, end: Reached) -> (verdict::Verdict, String) {
         let (warmup, measured) = (&all.warmup, &all.measured);
-        let scheduled_s = scheduled_seconds(schedule, end_ns);
         let wrong = |tally: &Tally| tally.causes.get(&Cause::WrongAnswer).copied().unwrap_or(0);
         let slos = &self.config.slos;
         let latency = |(quantile, _): &(f64, u64)| measured.latency_us.value_at_quantile(*quantile);
@@ -155,19 +147,19 @@ impl Background {
         verdict::judge(&Facts {
             ledger: measured.ledger,
             balances: measured.balances() && warmup.balances(),
-            interrupted,
+            interrupted: end.interrupted,
             hits: measured.hits + warmup.hits,
             misses: measured.misses + warmup.misses,
             max_miss: self.config.max_miss,
             wrong_answers: wrong(measured) + wrong(warmup),
-            scheduled_rps: measured.ledger.scheduled as f64 / scheduled_s,
-            achieved_rps: measured.ledger.ok as f64 / (scheduled_s + overrun_seconds(measured)),
+            scheduled_rps: rate.target_rps,
+            achieved_rps: rate.achieved_rps,
             slos,
             latencies_us: &latencies_us,
             lag_p99_us: measured.lag_us.value_at_quantile(0.99),
             max_lag: self.config.max_lag,
             stages: self.config.stages.0.len(),
-            busy_share,
+            busy_share: end.busy_share,
         })
     }
 

@@ -84,9 +84,7 @@ impl NullServer {
             stalls,
         })
     }
-}
 
-impl NullServer {
     fn mean_stall(&self) -> Option<Duration> {
         let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
         let count = u32::try_from(stalls.len())
@@ -221,7 +219,7 @@ fn implied_us(stall: Stall, service_us: u64, quantile: f64) -> f64 {
     service_us as f64 + waited_s.max(0.0) * 1e6
 }
 
-/// Doubles the rate until the generator, or the null server beside it, cannot follow.
+/// Raises the rate until the generator, or the null server beside it, cannot follow.
 async fn ceiling(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Result<()> {
     output::say("Ceiling: rising rates against a server that answers at once");
     let server = NullServer::start(None)?;
@@ -234,14 +232,8 @@ async fn ceiling(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Resu
             .context("the rate is out of range")?;
         let totals = drive(config, &server, rate, CEILING_TRY, stop).await?;
         let measured = &totals.all.measured;
-        let in_time = measured.ledger.ok as f64
-            - measured
-                .overrun_us
-                .iter_recorded()
-                .filter(|late| late.value_iterated_to() > 0)
-                .map(|late| late.count_at_value() as f64)
-                .sum::<f64>();
-        let reached = in_time / measured.ledger.scheduled.max(1) as f64;
+        let in_time = measured.overrun_us.count_at(0);
+        let reached = in_time as f64 / measured.ledger.scheduled.max(1) as f64;
         let lag_p99_us = measured.lag_us.value_at_quantile(0.99);
         output::print(&format!(
             "{:>10} requests/s  {:6.2} % in time  lag p99 {:>9}  {:.1} µs CPU a request, server included\n",

@@ -12,7 +12,7 @@ use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 
 use super::live::Live;
 use super::report::html;
-use super::results::Background;
+use super::results::{Background, Reached};
 use super::run::{Watcher, cpu_time};
 use super::schedule::Schedule;
 use super::tally::Tally;
@@ -136,7 +136,12 @@ impl Watcher for Watch {
         });
         self.series.pack(&second.measured.latency_us);
         if let Some(live) = &self.live {
-            let mut results = self.background.results(&self.schedule, all, end_ns, false);
+            let end = Reached {
+                end_ns,
+                busy_share: 0.0,
+                interrupted: false,
+            };
+            let mut results = self.background.results(&self.schedule, all, end);
             // What was scheduled is counted at the end; until then, what has begun stands for it.
             let ledger = &mut results.requests.ledger;
             ledger.scheduled = ledger.sent + ledger.unsent;

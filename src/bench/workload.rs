@@ -11,7 +11,7 @@ use memchr::memmem;
 pub use keys::Chooser;
 
 use crate::load::Mix;
-use crate::random::{below, splitmix64};
+use crate::random::{below, chance, splitmix64};
 use crate::record::{self, Dataset, Decoded};
 
 /// Sets the draws of what to ask, what to verify and which keys apart from each other.
@@ -275,7 +275,7 @@ impl Workload {
     /// Whether the answer of arrival `number` belongs to the sample that is compared.
     fn verifies(&self, number: u64) -> bool {
         let bits = splitmix64(self.seed ^ VERIFY_SALT, number);
-        ((bits >> 11) as f64) < self.verify * (1_u64 << 53) as f64
+        chance(bits, self.verify)
     }
 
     /// Reads the body as JSON: as many sessions as keys, each `null` or the one that was asked for.

@@ -30,9 +30,13 @@ impl Row {
         }
     }
 
-    /// After over before; `None` when there is nothing to divide by.
-    pub(in crate::bench) fn ratio(&self) -> Option<f64> {
-        (self.before > 0.0).then(|| self.after / self.before)
+    /// After over before, or a dash when there is nothing to divide by.
+    pub(in crate::bench) fn ratio(&self) -> String {
+        if self.before > 0.0 {
+            format!("{:.2}", self.after / self.before)
+        } else {
+            "-".into()
+        }
     }
 }
 
@@ -120,9 +124,7 @@ pub(in crate::bench) fn text(earlier: &Value, results: &Results) -> String {
         "Compared", "before", "now", "ratio"
     );
     for row in rows(earlier, results) {
-        let ratio = row
-            .ratio()
-            .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+        let ratio = row.ratio();
         let (before, after) = (row.shown(row.before), row.shown(row.after));
         let _ = writeln!(text, "{:<18}{before:>12}{after:>12}{ratio:>9}", row.name);
     }

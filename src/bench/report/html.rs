@@ -308,9 +308,7 @@ fn compared(earlier: &Value, results: &Results) -> String {
     let rows: Vec<Vec<String>> = compare::rows(earlier, results)
         .iter()
         .map(|row| {
-            let ratio = row
-                .ratio()
-                .map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+            let ratio = row.ratio();
             vec![
                 row.name.to_owned(),
                 row.shown(row.before),

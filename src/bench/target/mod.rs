@@ -117,7 +117,7 @@ pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
         let worker = Rc::new(Worker::new(share, start));
         worker.begin(connected);
         let (busy, began) = (busy_time(), Instant::now());
-        let end_ns = worker.clone().drive(&lines.intervals, &lines.stop).await?;
+        let end_ns = worker.drive(&lines.intervals, &lines.stop).await?;
         let busy = busy_time().saturating_sub(busy);
         let busy_share = busy.as_secs_f64() / began.elapsed().as_secs_f64();
         let drains = Instant::now();
@@ -248,7 +248,7 @@ impl Worker {
 
     /// Takes up every arrival at its moment. Returns the end of the schedule as far as it was followed.
     async fn drive(
-        self: Rc<Self>,
+        self: &Rc<Self>,
         intervals: &mpsc::Sender<Interval>,
         stop: &CancellationToken,
     ) -> io::Result<u64> {
@@ -400,16 +400,16 @@ impl Worker {
 
     fn report(&self, intervals: &mpsc::Sender<Interval>) {
         if let Ok(place) = intervals.try_reserve() {
-            let mut state = self.state.borrow_mut();
-            state.interval.unfinished = state.queue.unfinished();
-            drop(state);
-            place.send(self.take_interval());
+            let mut interval = self.take_interval();
+            interval.unfinished = self.state.borrow().queue.unfinished();
+            place.send(interval);
         }
     }
 
     fn take_interval(&self) -> Interval {
-        let empty = Interval::new(self.share.schedule.measured_until_ns());
-        std::mem::replace(&mut self.state.borrow_mut().interval, empty)
+        let interval = &mut self.state.borrow_mut().interval;
+        let empty = interval.empty();
+        std::mem::replace(interval, empty)
     }
 
     /// Accounts for what is left: every arrival that was due by `stopped_ns` ends in the books.

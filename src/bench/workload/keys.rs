@@ -8,7 +8,7 @@ use rand_core::TryRng;
 use rand_distr::{Distribution as _, Zipf};
 
 use crate::load::KeysDist;
-use crate::random::{below, splitmix64};
+use crate::random::{below, chance, splitmix64};
 use crate::units::KeyCount;
 
 /// Scatters the ranks of a Zipf distribution over the dataset, the same way for every seed.
@@ -56,7 +56,7 @@ impl Chooser {
             Method::Uniform => below(bits, self.keys),
             Method::Sequential => place % self.keys,
             Method::Hot { keys, draws } => {
-                let hot = ((bits >> 11) as f64) < draws * (1_u64 << 53) as f64;
+                let hot = chance(bits, *draws);
                 let bits = splitmix64(bits, 0);
                 if hot || *keys == self.keys {
                     below(bits, *keys)
