@@ -14,7 +14,8 @@ use kvpoc::bench::http::Reader;
 use kvpoc::bench::queue::Arrival;
 use kvpoc::bench::schedule::Schedule;
 use kvpoc::bench::tally::{Outcome, Tally};
-use kvpoc::bench::workload::{Chooser, Work, Workload};
+use kvpoc::bench::workload::{Chooser, Work, Workload, headers};
+use kvpoc::cli::Fetch;
 use kvpoc::load::{Arrivals, KeysDist, Mix};
 use kvpoc::record::{self, Dataset};
 use kvpoc::serve::reply;
@@ -77,6 +78,7 @@ fn records(criterion: &mut Criterion) {
 fn serving(criterion: &mut Criterion) {
     let limits = Limits {
         allow_writes: false,
+        upstash: false,
         max_keys_per_request: 128,
     };
     let ids: Vec<u64> = (0..KEYS).map(|id| 1_234_567 + id).collect();
@@ -109,7 +111,8 @@ fn load(criterion: &mut Criterion) {
         verify: 0.0,
         dataset: Some(dataset()),
         key_prefix: "user:session:".into(),
-        authority: "127.0.0.1:8080".into(),
+        headers: headers("127.0.0.1:8080", None),
+        fetch: Fetch::Mget,
         template: None,
     };
     let stages = "20000:1day".parse().expect("a stage");

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::{Arrivals, KeysDist, Mix, Preset, Slos, Stages};
 use crate::units::{
@@ -67,10 +67,13 @@ Examples:
 Examples:
   kvpoc serve --port 8080
   kvpoc serve --port 0 --store embedded:./kvpoc-data
+  KVPOC_TOKEN=… kvpoc serve --bind 0.0.0.0 --allow-writes
   curl http://127.0.0.1:8080/user/session/42
   curl 'http://127.0.0.1:8080/user/sessions?ids=1,2,3'
-  curl http://127.0.0.1:8080/v1/keys/user:session:42
-  curl http://127.0.0.1:8080/stats")]
+  curl 'http://127.0.0.1:8080/v1/keys?k=user:session:42&encoding=base64'
+  curl http://127.0.0.1:8080/metrics
+
+The dashboard is at http://127.0.0.1:8080/, every route in /openapi.json.")]
     Serve(ServeArgs),
     /// Drive a running serve open-loop, and give a verdict
     #[command(after_help = "\
@@ -200,18 +203,43 @@ pub struct ServeArgs {
     )]
     pub key_prefix: String,
 
-    /// Allow PUT and DELETE on /v1/keys/{key}
+    /// How a request's keys are read: one MGET, or as many pipelined GETs
+    #[arg(long, env = "KVPOC_FETCH", value_name = "HOW", default_value = "mget")]
+    pub fetch: Fetch,
+
+    /// File with the token that every request must show; the variable `KVPOC_TOKEN` wins over it
+    #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Allow writes: PUT, DELETE, /v1/mset, and commands of /pipeline
     #[arg(long, env = "KVPOC_ALLOW_WRITES", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub allow_writes: bool,
 
-    /// Sessions that one request may ask for
+    /// Answer POST /pipeline, and POST / for a single command, as Upstash's REST API does
+    #[arg(long, env = "KVPOC_UPSTASH", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub upstash: bool,
+
+    /// Origin whose pages may read answers: `https://example.com`, or *
+    #[arg(long, env = "KVPOC_CORS_ORIGIN", value_name = "ORIGIN")]
+    pub cors_origin: Option<String>,
+
+    /// Keys, or commands, in one request
     #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_keys_per_request: u32,
 
     /// Connections held open at once, over all threads
     #[arg(long, env = "KVPOC_MAX_CONNECTIONS", value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
+
+    /// Requests that may wait for the store at once, split evenly over the threads; more are answered 503
+    #[arg(long, env = "KVPOC_SERVE_MAX_IN_FLIGHT", value_name = "N", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_in_flight: u32,
+
+    /// How long a connection may take to send the head of a request, the first or the next, or to take an answer
+    #[arg(long, env = "KVPOC_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub idle_timeout: Duration,
 
     /// How long requests under way may take to end after SIGTERM or SIGINT
     #[arg(long, env = "KVPOC_SERVE_DRAIN", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
@@ -225,6 +253,53 @@ pub struct ServeArgs {
         default_value = "info,fred=error"
     )]
     pub log: String,
+
+    /// Log lines as text or as JSON
+    #[arg(
+        long,
+        env = "KVPOC_LOG_FORMAT",
+        value_name = "FORM",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+
+    /// Share of the requests that leave a line in the log: 0 none, 0.01 one of a hundred, 1 all
+    #[arg(
+        long,
+        env = "KVPOC_ACCESS_LOG",
+        value_name = "SHARE",
+        default_value = "0"
+    )]
+    pub access_log: f64,
+}
+
+/// How several keys are read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Fetch {
+    /// One MGET: one command.
+    Mget,
+    /// One GET for each key, sent together: as many commands as keys.
+    Pipeline,
+}
+
+impl Fetch {
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mget => "mget",
+            Self::Pipeline => "pipeline",
+        }
+    }
+}
+
+/// What a log line looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Flags of `bench`.
@@ -239,6 +314,10 @@ pub struct BenchArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     pub target: String,
+
+    /// File with the token to show the target; the variable `KVPOC_TOKEN` wins over it
+    #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 
     /// The store, for --target store and --layers
     #[arg(

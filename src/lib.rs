@@ -23,6 +23,7 @@ pub mod config;
 pub mod inspect;
 pub mod load;
 pub mod output;
+pub mod process;
 pub mod progress;
 pub mod random;
 pub mod record;

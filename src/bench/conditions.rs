@@ -3,7 +3,7 @@
 //!
 //! Enters: `/proc`. Leaves: [`Machine`], and the CPU time that others took meanwhile.
 
-use rustix::process::{Resource, getrlimit};
+use crate::process::max_open_files;
 
 /// The machine, as it was when the run began.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -46,12 +46,6 @@ impl Machine {
             max_open_files: max_open_files(),
         }
     }
-}
-
-/// Files that this process may hold open; `None`: any number.
-#[must_use]
-pub fn max_open_files() -> Option<u64> {
-    getrlimit(Resource::Nofile).current
 }
 
 /// Ticks of the whole machine since it started.

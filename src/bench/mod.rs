@@ -109,7 +109,7 @@ impl<'a> Bench<'a> {
                 url,
                 template: None,
             } => {
-                let (address, info) = probe::probe(url).await?;
+                let (address, info) = probe::probe(url, config.token.as_ref()).await?;
                 (Way::Http(address), info)
             }
             // Another target tells nothing about itself.
@@ -176,7 +176,10 @@ impl<'a> Bench<'a> {
             ) => {
                 self.info.key_reads?;
                 tokio::time::sleep(STATS_AGE).await;
-                probe::probe(url).await.ok().map(|(_, info)| info)
+                probe::probe(url, self.config.token.as_ref())
+                    .await
+                    .ok()
+                    .map(|(_, info)| info)
             }
             _ => None,
         }
@@ -232,7 +235,7 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
         return Ok(());
     }
     let needed = config.connections as u64 + OTHER_FILES;
-    match conditions::max_open_files() {
+    match crate::process::max_open_files() {
         Some(limit) if limit < needed => anyhow::bail!(
             "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
              give fewer",
@@ -253,8 +256,11 @@ fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCo
 }
 
 fn workload(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) -> Workload {
-    let (authority, template) = match &config.target {
-        Target::Http { url, template } => (url.authority(), template.clone()),
+    let (headers, template) = match &config.target {
+        Target::Http { url, template } => {
+            let headers = workload::headers(&url.authority(), config.token.as_ref());
+            (headers, template.clone())
+        }
         Target::Store => (String::new(), None),
     };
     let dataset = info.dataset.as_ref().and_then(dataset);
@@ -269,7 +275,8 @@ fn workload(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) -> Workload
             |dataset| dataset.key_prefix.clone(),
         ),
         dataset,
-        authority,
+        headers,
+        fetch: info.fetch(),
         template,
     }
 }

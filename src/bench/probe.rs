@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::BytesMut;
+use clap::ValueEnum as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::http::Reader;
-use crate::config::TargetUrl;
+use super::workload::headers;
+use crate::cli::Fetch;
+use crate::config::{TargetUrl, Token};
 use crate::store::{DatasetInfo, Store, StoreError};
 
 /// A target that does not tell about itself by then would not hold any load either.
@@ -27,6 +30,17 @@ pub(super) struct TargetInfo {
     pub(super) commands_processed: Option<u64>,
     pub(super) key_reads: Option<u64>,
     pub(super) dataset: Option<DatasetInfo>,
+    /// `mget` or `pipeline`.
+    fetch: Option<String>,
+}
+
+impl TargetInfo {
+    /// How it reads several keys; one that does not tell is taken for the cheaper way.
+    pub(super) fn fetch(&self) -> Fetch {
+        let told = self.fetch.as_deref();
+        told.and_then(|text| Fetch::from_str(text, true).ok())
+            .unwrap_or(Fetch::Mget)
+    }
 }
 
 /// The same from a store that is driven itself.
@@ -40,6 +54,7 @@ pub(super) async fn ask_store(store: &Store) -> Result<TargetInfo, StoreError> {
         commands_processed: stats.commands_processed,
         key_reads: stats.key_reads,
         dataset: store.dataset().await?,
+        fetch: None,
     })
 }
 
@@ -47,11 +62,14 @@ pub(super) async fn ask_store(store: &Store) -> Result<TargetInfo, StoreError> {
 ///
 /// # Errors
 /// When it cannot be reached, or does not answer `/stats` as `kvpoc serve` does.
-pub(super) async fn probe(target: &TargetUrl) -> anyhow::Result<(SocketAddr, TargetInfo)> {
+pub(super) async fn probe(
+    target: &TargetUrl,
+    token: Option<&Token>,
+) -> anyhow::Result<(SocketAddr, TargetInfo)> {
     let asked = async {
         // Of several addresses, the first that answers is the one to drive.
         let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-        Ok((stream.peer_addr()?, get_stats(stream, target).await?))
+        Ok((stream.peer_addr()?, get_stats(stream, target, token).await?))
     };
     tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
@@ -76,11 +94,13 @@ pub(super) async fn reach(target: &TargetUrl) -> anyhow::Result<SocketAddr> {
     Ok(stream.peer_addr()?)
 }
 
-async fn get_stats(mut stream: TcpStream, target: &TargetUrl) -> anyhow::Result<TargetInfo> {
-    let request = format!(
-        "GET /stats HTTP/1.1\r\nhost: {}\r\n\r\n",
-        target.authority()
-    );
+async fn get_stats(
+    mut stream: TcpStream,
+    target: &TargetUrl,
+    token: Option<&Token>,
+) -> anyhow::Result<TargetInfo> {
+    let headers = headers(&target.authority(), token);
+    let request = format!("GET /stats HTTP/1.1\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await?;
     let (mut buffer, mut reader) = (BytesMut::new(), Reader::default());
     let response = loop {

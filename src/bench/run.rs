@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +15,7 @@ use super::schedule::Schedule;
 use super::target::{self, Interval, Lines, Rest, Share, Way};
 use super::workload::Workload;
 use crate::config::BenchConfig;
+use crate::process::cpu_time;
 
 /// Between the last connection and the first arrival, so that every thread is waiting when it comes.
 const START_AFTER: Duration = Duration::from_millis(20);
@@ -200,10 +200,4 @@ async fn add_up(
             }
         }
     }
-}
-
-/// CPU time of this process so far.
-pub(super) fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }

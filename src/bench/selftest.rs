@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::run::{self, Load, Totals};
 use super::schedule::Schedule;
 use super::target::Way;
-use super::workload::{Chooser, Workload};
+use super::workload::{Chooser, Workload, headers};
+use crate::cli::Fetch;
 use crate::config::BenchConfig;
 use crate::exit;
 use crate::load::{Arrivals, KeysDist, Mix, Stages};
@@ -278,7 +279,8 @@ async fn drive(
             verify: 0.0,
             dataset: None,
             key_prefix: String::new(),
-            authority: server.address.to_string(),
+            headers: headers(&server.address.to_string(), None),
+            fetch: Fetch::Mget,
             template: None,
         },
         way: Way::Http(server.address),

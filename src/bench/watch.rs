@@ -13,10 +13,11 @@ use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 use super::live::Live;
 use super::report::html;
 use super::results::{Background, Reached};
-use super::run::{Watcher, cpu_time};
+use super::run::Watcher;
 use super::schedule::Schedule;
 use super::tally::Tally;
 use super::target::Interval;
+use crate::process::cpu_time;
 use crate::progress::Progress;
 use crate::units::{grouped, human_us};
 

@@ -10,6 +10,8 @@ use memchr::memmem;
 
 pub use keys::Chooser;
 
+use crate::cli::Fetch;
+use crate::config::Token;
 use crate::load::Mix;
 use crate::random::{below, chance, splitmix64};
 use crate::record::{self, Dataset, Decoded};
@@ -18,8 +20,15 @@ use crate::record::{self, Dataset, Decoded};
 const ASK_SALT: u64 = 0xA5;
 const VERIFY_SALT: u64 = 0x5E;
 
-/// The load's contents.
-#[derive(Debug, Clone)]
+/// The header lines that every request needs, each with its end.
+#[must_use]
+pub fn headers(authority: &str, token: Option<&Token>) -> String {
+    let token = token.map(|token| format!("{}\r\n", token.header()));
+    format!("host: {authority}\r\n{}", token.unwrap_or_default())
+}
+
+/// The load's contents. No `Debug`: it would print the token.
+#[derive(Clone)]
 pub struct Workload {
     /// What the arrivals ask for.
     pub mix: Mix,
@@ -35,8 +44,10 @@ pub struct Workload {
     pub dataset: Option<Dataset>,
     /// What stands before the index in each key.
     pub key_prefix: String,
-    /// Value of the `Host` header.
-    pub authority: String,
+    /// Header lines of every request, each with its end; the token may be among them.
+    pub headers: String,
+    /// How the target reads several keys, which decides how many commands an answer stands for.
+    pub fetch: Fetch,
     /// Another target's path, with `{id}`, `{ids}` or `{key}` in it.
     pub template: Option<String>,
 }
@@ -65,7 +76,8 @@ pub struct Work {
     pub misses: u32,
     /// Of the hits, those written.
     pub written: u32,
-    /// Commands behind it: one for any number of keys, none for statistics, which are cached.
+    /// Commands behind it: one for any number of keys, or one for each, as the target reads them; none for
+    /// statistics, which are cached.
     pub commands: u32,
 }
 
@@ -169,10 +181,21 @@ impl Workload {
         out.put_slice(b"\r\n");
     }
 
+    fn good(&self, hits: u32, misses: u32) -> Answer {
+        Answer::Good(Work {
+            hits,
+            misses,
+            written: 0,
+            commands: match self.fetch {
+                Fetch::Mget => 1,
+                Fetch::Pipeline => hits + misses,
+            },
+        })
+    }
+
     fn put_end(&self, out: &mut BytesMut) {
-        out.put_slice(b" HTTP/1.1\r\nhost: ");
-        out.put_slice(self.authority.as_bytes());
-        out.put_slice(b"\r\n");
+        out.put_slice(b" HTTP/1.1\r\n");
+        out.put_slice(self.headers.as_bytes());
     }
 
     fn put_ids(&self, number: u64, out: &mut BytesMut) {
@@ -223,13 +246,13 @@ impl Workload {
         match (ask, status) {
             (Ask::Sessions, 200) => self.judge_sessions(number, body),
             (Ask::Session, 200) => self.judge_session(number, body),
-            (Ask::Session, 404) => good(0, 1),
+            (Ask::Session, 404) => self.good(0, 1),
             (Ask::Stats, 200) if body.first() == Some(&b'{') => Answer::Good(Work::default()),
             (Ask::Stats, 200) => Answer::Wrong,
             (Ask::Write, 200 | 201 | 204) => Answer::Good(WRITTEN),
             // What another target answers is taken as it is.
-            (Ask::Template, 200) => good(self.indexes(number).count() as u32, 0),
-            (Ask::Template, 404) => good(0, self.indexes(number).count() as u32),
+            (Ask::Template, 200) => self.good(self.indexes(number).count() as u32, 0),
+            (Ask::Template, 404) => self.good(0, self.indexes(number).count() as u32),
             _ => Answer::Status(status),
         }
     }
@@ -240,7 +263,7 @@ impl Workload {
             return self.verify_sessions(number, body);
         }
         if body.first() == Some(&b'[') && body.last() == Some(&b']') && body.len() > 2 {
-            good(self.keys_per_request, 0)
+            self.good(self.keys_per_request, 0)
         } else {
             Answer::Wrong
         }
@@ -254,7 +277,7 @@ impl Workload {
         } else {
             body.first() == Some(&b'{')
         };
-        if fits { good(1, 0) } else { Answer::Wrong }
+        if fits { self.good(1, 0) } else { Answer::Wrong }
     }
 
     /// Judges what arrival `number` was answered by the store itself.
@@ -269,7 +292,7 @@ impl Workload {
                 return Answer::Wrong;
             }
         }
-        good(values.len() as u32 - misses, misses)
+        self.good(values.len() as u32 - misses, misses)
     }
 
     /// Whether the answer of arrival `number` belongs to the sample that is compared.
@@ -292,7 +315,7 @@ impl Workload {
             return Answer::Wrong;
         }
         let misses = sessions.iter().filter(|session| session.is_none()).count() as u32;
-        good(self.keys_per_request - misses, misses)
+        self.good(self.keys_per_request - misses, misses)
     }
 
     /// A session is that of the index; JSON of an older loader carries no id, and is taken as it is.
@@ -316,15 +339,6 @@ pub(super) const WRITTEN: Work = Work {
     written: 1,
     commands: 1,
 };
-
-fn good(hits: u32, misses: u32) -> Answer {
-    Answer::Good(Work {
-        hits,
-        misses,
-        written: 0,
-        commands: 1,
-    })
-}
 
 /// What of a session is compared.
 #[derive(serde::Deserialize)]
@@ -350,7 +364,8 @@ mod tests {
             verify: 0.0,
             dataset: None,
             key_prefix: "user:session:".into(),
-            authority: "localhost:80".into(),
+            headers: headers("localhost:80", None),
+            fetch: Fetch::Mget,
             template: None,
         }
     }
@@ -459,10 +474,10 @@ mod tests {
         let id = |place| workload.indexes(1).nth(place).expect("three of them");
         let one_found = format!(r#"[null, {{"id":{}}}, null]"#, id(1));
         for (body, expected) in [
-            (one_found.as_str(), good(1, 2)),
-            ("[null,null,null]", good(0, 3)),
-            (r#"[{"x":null},{"y":"[null,null"},{}]"#, good(3, 0)),
-            (r#"[{"status":"active"},{},{}]"#, good(3, 0)),
+            (one_found.as_str(), workload.good(1, 2)),
+            ("[null,null,null]", workload.good(0, 3)),
+            (r#"[{"x":null},{"y":"[null,null"},{}]"#, workload.good(3, 0)),
+            (r#"[{"status":"active"},{},{}]"#, workload.good(3, 0)),
             ("[null]", Answer::Wrong),
             (r#"[{"id":1},{"id":2},{"id":3}"#, Answer::Wrong),
             ("[]", Answer::Wrong),
@@ -482,10 +497,10 @@ mod tests {
         };
         let id = workload.indexes(4).next().expect("one");
         let body = format!(r#"{{"id":{id}}}"#);
-        assert_eq!(workload.judge(4, 200, body.as_bytes()), good(1, 0));
+        assert_eq!(workload.judge(4, 200, body.as_bytes()), workload.good(1, 0));
         assert_eq!(workload.judge(4, 200, br#"{"id":1}"#), Answer::Wrong);
         assert_eq!(workload.judge(4, 200, b"x"), Answer::Wrong);
-        assert_eq!(workload.judge(4, 404, b""), good(0, 1));
+        assert_eq!(workload.judge(4, 404, b""), workload.good(0, 1));
     }
 
     #[test]
@@ -515,8 +530,8 @@ mod tests {
         let body = |first: &str, second: &str| format!("[{first},{second}]");
         let judge = |body: &str| workload.judge(9, 200, body.as_bytes());
         let (first, second) = (session(ids[0]), session(ids[1]));
-        assert_eq!(judge(&body(&first, &second)), good(2, 0));
-        assert_eq!(judge(&body(&first, "null")), good(1, 1));
+        assert_eq!(judge(&body(&first, &second)), workload.good(2, 0));
+        assert_eq!(judge(&body(&first, "null")), workload.good(1, 1));
         assert_eq!(judge(&body(&second, &first)), Answer::Wrong);
         assert_eq!(
             judge(&body(&first, &second.replace("10.", "11."))),
@@ -526,7 +541,7 @@ mod tests {
 
         let value = |index| workload.record(index);
         let judge = |values: &[Option<Bytes>]| workload.judge_values(9, values);
-        assert_eq!(judge(&[value(ids[0]), None]), good(1, 1));
+        assert_eq!(judge(&[value(ids[0]), None]), workload.good(1, 1));
         assert_eq!(judge(&[value(ids[1]), value(ids[0])]), Answer::Wrong);
     }
 

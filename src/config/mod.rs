@@ -8,6 +8,8 @@
 
 mod address;
 mod file;
+mod serve;
+mod token;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -18,8 +20,10 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{StoreUrl, Target, TargetUrl};
 use file::{FileSettings, with_origin};
+pub use serve::{AccessConfig, LogConfig, ServeConfig};
+pub use token::Token;
 
-use crate::cli::{BenchArgs, Cli, Command, InspectArgs, SeedArgs, ServeArgs};
+use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs};
 use crate::load::{Arrivals, Preset, Slos, Stages};
 use crate::record::Dataset;
 use crate::units::{KeyCount, MAX_KEY_BYTES, human_bytes};
@@ -54,6 +58,8 @@ pub struct StoreConfig {
     pub url: StoreUrl,
     /// The deadline of each operation.
     pub timeout: Duration,
+    /// How several keys are read at once.
+    pub fetch: Fetch,
 }
 
 /// Settings of `seed`.
@@ -75,29 +81,6 @@ pub struct SeedConfig {
     pub json: bool,
 }
 
-/// Settings of `serve`.
-#[derive(Debug, Clone)]
-pub struct ServeConfig {
-    /// Where the keys are.
-    pub store: StoreConfig,
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// Threads that answer, at least 1.
-    pub threads: usize,
-    /// What stands before a session's id in its key.
-    pub key_prefix: String,
-    /// PUT and DELETE are answered.
-    pub allow_writes: bool,
-    /// Sessions in one request.
-    pub max_keys_per_request: usize,
-    /// Connections over all threads.
-    pub max_connections: usize,
-    /// Time that requests under way have after the stop signal.
-    pub drain: Duration,
-    /// Filter of the log.
-    pub log: String,
-}
-
 /// Settings of `bench`.
 #[derive(Debug, Clone)]
 pub struct BenchConfig {
@@ -105,6 +88,8 @@ pub struct BenchConfig {
     pub mode: BenchMode,
     /// What to drive.
     pub target: Target,
+    /// What to show it.
+    pub token: Option<Token>,
     /// The store, when it is driven itself.
     pub store: StoreConfig,
     /// Arrivals per second over the measured part.
@@ -230,7 +215,7 @@ fn parse(
 fn resolve(command: Command) -> Result<Job, ConfigError> {
     Ok(match command {
         Command::Seed(args) => Job::Seed(seed(args)?),
-        Command::Serve(args) => Job::Serve(serve(args)?),
+        Command::Serve(args) => Job::Serve(serve::serve(args)?),
         Command::Bench(args) => Job::Bench(Box::new(bench(*args)?)),
         Command::Inspect(args) => Job::Inspect(inspect(args)?),
     })
@@ -263,33 +248,6 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         in_flight: args.in_flight as usize,
         ttl: (!args.ttl.is_zero()).then_some(args.ttl),
         json: args.json,
-    })
-}
-
-fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
-    check_key_prefix(&args.key_prefix)?;
-    if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
-        return Err(setting(
-            "--log",
-            &args.log,
-            &format!("{error}; give error, warn, info, debug or a tracing filter"),
-        ));
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Ok(ServeConfig {
-        store: store(&args.store, args.store_timeout)?,
-        listen: SocketAddr::new(args.bind, args.port),
-        threads: if args.threads == 0 {
-            cores
-        } else {
-            args.threads.into()
-        },
-        key_prefix: args.key_prefix,
-        allow_writes: args.allow_writes,
-        max_keys_per_request: args.max_keys_per_request as usize,
-        max_connections: args.max_connections as usize,
-        drain: args.drain,
-        log: args.log,
     })
 }
 
@@ -327,6 +285,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     Ok(BenchConfig {
         mode,
         target: args.target.parse()?,
+        token: Token::read(args.token_file.as_deref())?,
         store: store(&args.store, args.store_timeout)?,
         stages,
         arrivals: args.arrivals,
@@ -444,6 +403,7 @@ fn store(url: &str, timeout: Duration) -> Result<StoreConfig, ConfigError> {
     Ok(StoreConfig {
         url: url.parse()?,
         timeout,
+        fetch: Fetch::Mget,
     })
 }
 
@@ -537,7 +497,7 @@ mod tests {
             ),
             (
                 "prot = 1",
-                "unknown setting prot; known here: allow-writes, arrivals",
+                "unknown setting prot; known here: access-log, allow-writes",
             ),
             ("[benhc]\nrps = 1", "[benhc] is no section"),
             ("[bench]\nconfig = 'x'", "unknown setting bench.config"),

@@ -1,7 +1,7 @@
 //! One request: route → store → reply.
 //!
-//! Enters: a request. Leaves: a reply, always, within the store's deadline. Must not hold more requests
-//! than a fixed number: beyond it the answer is 503 at once.
+//! Enters: a request. Leaves: a reply, always: each question to the store has its deadline, and so has a body.
+//! Must not hold more requests than a fixed number: beyond it the answer is 503 at once.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -9,43 +9,103 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request, StatusCode};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::dashboard::{self, Dashboard};
+use super::keys::Keys;
+use super::log::AccessLog;
+use super::metrics::{Counters, Metrics};
+use super::negotiate::{Form, has_other_conditions, is_json, names_tag, only_if_absent};
 use super::reply::{self, Problem, Reply};
-use super::route::{Limits, Route, route};
-use crate::config::ServeConfig;
+use super::route::{Limits, Path, Route, route};
+use super::{access, body, upstash};
+use crate::cli::Fetch;
+use crate::config::{AccessConfig, ServeConfig};
 use crate::record::put_key;
 use crate::store::{DatasetInfo, Store, StoreError, StoreStats};
 use crate::units::MAX_VALUE_BYTES;
 
-/// Requests that may wait for the store on one thread; at 20,000 a second this is 0.2 s of them.
-const MAX_WAITING: usize = 4_096;
-/// Bodies of at most 1 MiB that one thread reads at once.
+/// The `OpenAPI` document of this server.
+const OPENAPI: &str = include_str!("openapi.json");
+/// Bodies that one thread reads at once.
 const MAX_BODIES: usize = 64;
-/// A body of at most 1 MiB that takes longer is not going to arrive.
+/// JSON that carries one value of 1 MiB in base64, or many small ones.
+const MAX_JSON_BYTES: usize = 2 * 1024 * 1024;
+/// A body that takes longer is not going to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The store is asked for its statistics at most this often, whatever the clients do.
+/// Each thread asks the store for its statistics at most this often, whatever the clients do.
 const STATS_AGE: Duration = Duration::from_secs(1);
+/// As often is looked whether it answers at all.
+const READY_AGE: Duration = Duration::from_millis(100);
+/// As often are the counters summed for a scraper.
+const SCRAPE_AGE: Duration = Duration::from_millis(100);
+/// The body of `/floor`, as long as it can be asked for.
+static FLOOR: [u8; 64 * 1024] = [b'.'; 64 * 1024];
 
 /// All that one thread needs to answer.
 pub(super) struct Handler {
-    store: Store,
+    keys: Keys,
     key_prefix: String,
     limits: Limits,
+    access: AccessConfig,
     waiting: Places,
     bodies: Places,
     clock: RefCell<Clock>,
-    stats: Arc<StatsCache>,
+    stats: Recent<Snapshot>,
+    ready: Recent<()>,
+    scraped: RefCell<Option<(Instant, Bytes)>>,
+    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
+    dashboard: Arc<Dashboard>,
+    log: AccessLog,
     stop: CancellationToken,
 }
 
-/// The last statistics, or why there are none, shared by all threads. Whoever finds them old renews them; the
-/// others wait for that, no longer than the store's deadline.
-#[derive(Default)]
-pub(super) struct StatsCache(Mutex<Option<(Instant, Result<Bytes, StoreError>)>>);
+/// What all threads share, none of it on a request's way to the store.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) config: Arc<ServeConfig>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) dashboard: Arc<Dashboard>,
+    pub(super) stop: CancellationToken,
+}
+
+/// What the store said last. Whoever finds it old asks again; the others wait for that answer.
+struct Recent<T> {
+    age: Duration,
+    last: Mutex<Option<(Instant, Result<T, StoreError>)>>,
+}
+
+impl<T: Clone> Recent<T> {
+    fn new(age: Duration) -> Self {
+        let last = Mutex::default();
+        Self { age, last }
+    }
+
+    async fn get(&self, ask: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((at, outcome)) if at.elapsed() < self.age => outcome.clone(),
+            _ => {
+                let outcome = ask.await;
+                *last = Some((Instant::now(), outcome.clone()));
+                outcome
+            }
+        }
+    }
+}
+
+/// What the store tells about itself.
+#[derive(Clone)]
+struct Snapshot {
+    stats: StoreStats,
+    /// The same as the answer to `/stats`.
+    body: Bytes,
+}
 
 /// The current second as text, formatted once a second.
 #[derive(Default)]
@@ -72,82 +132,234 @@ fn unix_seconds(now: SystemTime) -> u64 {
 }
 
 impl Handler {
-    pub(super) fn new(
-        config: &ServeConfig,
-        store: Store,
-        stats: Arc<StatsCache>,
-        stop: CancellationToken,
-    ) -> Self {
+    /// The handler of thread `number`.
+    pub(super) fn new(shared: Shared, store: Store, number: usize) -> Self {
+        let config = &shared.config;
+        let counters = shared.metrics.of_thread(number);
         Self {
-            store,
+            keys: Keys::new(store, config.store.fetch, counters.clone()),
             key_prefix: config.key_prefix.clone(),
             limits: Limits {
-                allow_writes: config.allow_writes,
+                allow_writes: config.access.allow_writes,
+                upstash: config.upstash,
                 max_keys_per_request: config.max_keys_per_request,
             },
-            waiting: Places::new(MAX_WAITING),
+            access: config.access.clone(),
+            waiting: Places::new(config.max_in_flight.div_ceil(config.threads)),
             bodies: Places::new(MAX_BODIES),
             clock: RefCell::default(),
-            stats,
-            stop,
+            stats: Recent::new(STATS_AGE),
+            ready: Recent::new(READY_AGE),
+            scraped: RefCell::default(),
+            counters,
+            log: AccessLog::new(config.log.access),
+            metrics: shared.metrics,
+            dashboard: shared.dashboard,
+            stop: shared.stop,
         }
     }
 
     /// Answers one request; every failure is an answer too.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Reply {
-        self.try_answer(request)
+        let (head, body) = request.into_parts();
+        let path = Path::of(head.uri.path());
+        let entry = self.counters.enter(path, &head.method);
+        let mut reply = self
+            .try_answer(path, &head, body)
             .await
-            .unwrap_or_else(Problem::into_reply)
+            .unwrap_or_else(Problem::into_reply);
+        access::let_pages_read(&mut reply, self.access.cors_origin.as_ref());
+        let took = entry.answered(reply.status());
+        self.log.note(&head.method, &head.uri, reply.status(), took);
+        reply
     }
 
-    async fn try_answer(&self, request: Request<Incoming>) -> Result<Reply, Problem> {
-        let (head, body) = request.into_parts();
+    /// What is looked at between requests.
+    pub(super) fn tick(&self) {
+        self.keys.note_connection();
+    }
+
+    async fn try_answer(&self, path: Path, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
+        let (allowed, origin) = (path.allowed(self.limits), self.access.cors_origin.as_ref());
+        if let Some(reply) = access::preflight(&head.method, &head.headers, allowed, origin) {
+            return Ok(reply);
+        }
+        if !path.is_open_to_all() {
+            access::check(&head.headers, self.access.token.as_ref())?;
+        }
         let route = route(&head.method, head.uri.path(), head.uri.query(), self.limits)?;
-        let _place = match route {
-            // Liveness does not depend on the store, nor on how many wait for it.
-            Route::Livez => None,
-            Route::PutKey(..) => Some(self.bodies.take()?),
-            _ => Some(self.waiting.take()?),
-        };
         match route {
-            Route::Session(id) => {
-                let values = self.store.get_many(self.keys(&[id])).await?;
-                let value = values.first().and_then(Option::as_ref);
-                reply::session(id, value, self.clock.borrow_mut().now())
-            }
-            Route::Sessions(ids) => {
-                let values = self.store.get_many(self.keys(&ids)).await?;
-                reply::sessions(&ids, &values, self.clock.borrow_mut().now())
-            }
-            Route::GetKey(key) => {
-                let key = Bytes::copy_from_slice(&key);
-                let values = self.store.get_many(vec![key]).await?;
-                reply::value(values.into_iter().next().flatten())
-            }
-            Route::PutKey(key, ttl) => {
-                let key = Bytes::copy_from_slice(&key);
-                let value = read_body(body).await?;
-                // Only now: a slow client must not take the place of one that waits for the store.
-                let _place = self.waiting.take()?;
-                self.store.put(key, value, ttl).await?;
-                Ok(reply::no_content())
-            }
-            Route::DeleteKey(key) => {
-                if self.store.delete(Bytes::copy_from_slice(&key)).await? {
-                    Ok(reply::no_content())
-                } else {
-                    reply::value(None)
-                }
-            }
-            Route::Stats => self.stats().await,
-            Route::Readyz => self.readyz().await,
+            // These do not depend on how many wait for the store.
             Route::Livez => Ok(reply::text("alive\n")),
+            Route::Readyz => self.readyz().await,
+            Route::Metrics => Ok(reply::metrics(self.scrape())),
+            Route::OpenApi => Ok(reply::json(OPENAPI)),
+            Route::Dashboard => Ok(reply::page(dashboard::PAGE)),
+            Route::Floor(bytes) => Ok(reply::octets(Bytes::from_static(&FLOOR[..bytes]))),
+            Route::PutKey(..) | Route::Mget(_) | Route::Mset(..) => {
+                self.answer_with_body(route, &head.headers, body).await
+            }
+            Route::Pipeline | Route::Command => {
+                self.answer_upstash(route, &head.headers, body).await
+            }
+            _ => self.answer_from_store(route, &head.headers).await,
         }
     }
 
-    /// The keys of `ids`, slices of one buffer: two allocations, whatever their number.
-    fn keys(&self, ids: &[u64]) -> Vec<Bytes> {
+    async fn answer_from_store(
+        &self,
+        route: Route<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Problem> {
+        let _place = self.waiting.take()?;
+        match route {
+            Route::Session(id) => {
+                let value = self.keys.get(self.session_key(id)).await?;
+                match Form::wanted(headers) {
+                    Form::Json => reply::session(id, value.as_ref(), self.clock.borrow_mut().now()),
+                    Form::Octets => reply::session_octets(id, value),
+                }
+            }
+            Route::Sessions(ids) => {
+                let values = self.keys.get_many(self.session_keys(&ids)).await?;
+                match Form::wanted(headers) {
+                    Form::Json => reply::sessions(&ids, &values, self.clock.borrow_mut().now()),
+                    Form::Octets => reply::sessions_octets(&ids, values),
+                }
+            }
+            Route::GetKey(key) => {
+                let value = self.keys.get(owned(&key)).await?;
+                let tag = value.as_deref().map(reply::tag).unwrap_or_default();
+                if value.is_some() && names_tag(headers, &tag) {
+                    return Ok(reply::not_modified(&tag));
+                }
+                reply::value(value, &tag)
+            }
+            Route::GetKeys(keys, encoding) => {
+                let values = self.keys.get_many(keys).await?;
+                match Form::wanted(headers) {
+                    Form::Json => reply::values(&values, encoding),
+                    Form::Octets => Ok(reply::frames(&values)),
+                }
+            }
+            Route::DeleteKey(key) => {
+                refuse_other_conditions(headers)?;
+                let removed = self.keys.delete(vec![owned(&key)]).await?;
+                (removed > 0)
+                    .then(reply::no_content)
+                    .ok_or_else(reply::no_value)
+            }
+            Route::DashboardData(after_s) => {
+                let stats = self.snapshot().await.map(|snapshot| snapshot.stats);
+                let json = self.dashboard.json(after_s, stats);
+                Ok(reply::json(json.to_string()))
+            }
+            _ => Ok(reply::json(self.snapshot().await?.body)),
+        }
+    }
+
+    async fn answer_with_body(
+        &self,
+        route: Route<'_>,
+        headers: &HeaderMap,
+        incoming: Incoming,
+    ) -> Result<Reply, Problem> {
+        let max = self.limits.max_keys_per_request;
+        match route {
+            Route::Mget(encoding) => {
+                let keys = body::mget(&self.read_json(headers, incoming).await?, max)?;
+                let _place = self.waiting.take()?;
+                let values = self.keys.get_many(keys).await?;
+                match Form::wanted(headers) {
+                    Form::Json => reply::values(&values, encoding),
+                    Form::Octets => Ok(reply::frames(&values)),
+                }
+            }
+            Route::Mset(encoding, ttl) => {
+                let batch = body::mset(&self.read_json(headers, incoming).await?, encoding, max)?;
+                let _place = self.waiting.take()?;
+                self.keys.put_batch(batch, ttl).await?;
+                Ok(reply::no_content())
+            }
+            Route::PutKey(key, ttl) => {
+                refuse_other_conditions(headers)?;
+                let value = self.read_body(incoming, MAX_VALUE_BYTES).await?;
+                let _place = self.waiting.take()?;
+                if !only_if_absent(headers) {
+                    self.keys.put(owned(&key), value, ttl).await?;
+                } else if !self.keys.put_if_absent(owned(&key), value, ttl).await? {
+                    let detail = "this key is there already";
+                    return Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail));
+                }
+                Ok(reply::no_content())
+            }
+            _ => unreachable!("only routes with a body come here"),
+        }
+    }
+
+    async fn answer_upstash(
+        &self,
+        route: Route<'_>,
+        headers: &HeaderMap,
+        incoming: Incoming,
+    ) -> Result<Reply, Problem> {
+        let body = self.read_json(headers, incoming).await?;
+        let encoding = upstash::encoding(headers);
+        let _place = self.waiting.take()?;
+        if route == Route::Pipeline {
+            let answers = upstash::pipeline(&body, &self.keys, self.limits, encoding).await?;
+            return Ok(reply::json(answers.to_string()));
+        }
+        let (answer, succeeded) =
+            upstash::command(&body, &self.keys, self.limits, encoding).await?;
+        let mut reply = reply::json(answer.to_string());
+        if !succeeded {
+            *reply.status_mut() = StatusCode::BAD_REQUEST;
+        }
+        Ok(reply)
+    }
+
+    /// A body that says that it is JSON.
+    async fn read_json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+        if !is_json(headers) {
+            let detail = "the body must be JSON and say so: content-type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        self.read_body(body, MAX_JSON_BYTES).await
+    }
+
+    /// A whole body. A slow client keeps one of the places for bodies meanwhile, and none of those who wait for
+    /// the store.
+    async fn read_body(&self, body: Incoming, max_bytes: usize) -> Result<Bytes, Problem> {
+        let too_large = || {
+            let detail = format!("a body has at most {max_bytes} bytes here");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        };
+        if body.size_hint().lower() > max_bytes as u64 {
+            return Err(too_large());
+        }
+        let _place = self.bodies.take()?;
+        let limited = Limited::new(body, max_bytes).collect();
+        match tokio::time::timeout(BODY_TIMEOUT, limited).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string())),
+            Err(_) => {
+                let detail = "the body did not arrive";
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+            }
+        }
+    }
+
+    fn session_key(&self, id: u64) -> Bytes {
         // Twenty digits hold any id.
+        let mut key = BytesMut::with_capacity(self.key_prefix.len() + 20);
+        put_key(&self.key_prefix, id, &mut key);
+        key.freeze()
+    }
+
+    /// The keys of `ids`, slices of one buffer: two allocations, whatever their number.
+    fn session_keys(&self, ids: &[u64]) -> Vec<Bytes> {
         let mut buffer = BytesMut::with_capacity(ids.len() * (self.key_prefix.len() + 20));
         let mut keys = Vec::with_capacity(ids.len());
         for &id in ids {
@@ -157,13 +369,15 @@ impl Handler {
         keys
     }
 
+    /// Whether the store answers. Everybody may ask, so it is looked at only now and then.
     async fn readyz(&self) -> Result<Reply, Problem> {
         if self.stop.is_cancelled() {
             let detail = "the server is draining";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
-        match self.store.dataset().await {
-            Ok(_) => Ok(reply::text("ready\n")),
+        let look = async { self.keys.dataset().await.map(|_| ()) };
+        match self.ready.get(look).await {
+            Ok(()) => Ok(reply::text("ready\n")),
             Err(error) => Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 error.to_string(),
@@ -171,25 +385,42 @@ impl Handler {
         }
     }
 
-    async fn stats(&self) -> Result<Reply, Problem> {
-        let mut last = self.stats.0.lock().await;
-        let body = match &*last {
-            Some((asked, outcome)) if asked.elapsed() < STATS_AGE => outcome.clone(),
-            _ => {
-                let outcome = self.read_stats().await;
-                *last = Some((Instant::now(), outcome.clone()));
-                outcome
-            }
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let look = async {
+            let stats = self.keys.stats().await?;
+            let dataset = self.keys.dataset().await?;
+            let now_s = unix_seconds(SystemTime::now());
+            let body = stats_body(&stats, dataset.as_ref(), self.keys.fetch(), now_s);
+            Ok(Snapshot { stats, body })
         };
-        Ok(reply::json(body?))
+        self.stats.get(look).await
     }
 
-    async fn read_stats(&self) -> Result<Bytes, StoreError> {
-        let stats = self.store.stats().await?;
-        let dataset = self.store.dataset().await?;
-        let now_s = unix_seconds(SystemTime::now());
-        Ok(stats_body(&stats, dataset.as_ref(), now_s))
+    /// The counters of all threads: a sum over thousands, so not as often as somebody likes.
+    fn scrape(&self) -> Bytes {
+        let mut last = self.scraped.borrow_mut();
+        if let Some((at, text)) = &*last
+            && at.elapsed() < SCRAPE_AGE
+        {
+            return text.clone();
+        }
+        let text = Bytes::from(self.metrics.scrape());
+        *last = Some((Instant::now(), text.clone()));
+        text
     }
+}
+
+/// Refuses to write on a condition that the store cannot check in the same step.
+fn refuse_other_conditions(headers: &HeaderMap) -> Result<(), Problem> {
+    if !has_other_conditions(headers) {
+        return Ok(());
+    }
+    let detail = "the only condition of a write that is known here is If-None-Match: * on PUT";
+    Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail))
+}
+
+fn owned(key: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(key)
 }
 
 /// A bounded number of requests of one thread.
@@ -227,24 +458,13 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
-    let limited = Limited::new(body, MAX_VALUE_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, limited).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a value has at most {MAX_VALUE_BYTES} bytes"),
-        )),
-        Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string())),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not arrive",
-        )),
-    }
-}
-
 /// The members of the older service keep their names; what the store does not tell is `null`.
-fn stats_body(stats: &StoreStats, dataset: Option<&DatasetInfo>, timestamp_s: u64) -> Bytes {
+fn stats_body(
+    stats: &StoreStats,
+    dataset: Option<&DatasetInfo>,
+    fetch: Fetch,
+    timestamp_s: u64,
+) -> Bytes {
     serde_json::json!({
         "ops_per_sec": stats.commands_per_second,
         "memory_used": stats.memory_bytes,
@@ -254,6 +474,7 @@ fn stats_body(stats: &StoreStats, dataset: Option<&DatasetInfo>, timestamp_s: u6
         "commands_processed": stats.commands_processed,
         "key_reads": stats.key_reads,
         "dataset": dataset,
+        "fetch": fetch.name(),
         "timestamp": timestamp_s,
     })
     .to_string()

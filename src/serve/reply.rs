@@ -1,13 +1,20 @@
-//! What is answered: sessions as JSON, problems as `application/problem+json`. Pure.
+//! What is answered: sessions and values as JSON or as bytes, problems as `application/problem+json`. Pure.
 //!
 //! Enters: stored bytes and the second of the answer. Leaves: bodies and responses. Must not copy a value
 //! into an intermediate structure: JSON is written straight from the borrowed record.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::hash::Hasher as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 
+use super::route::Encoding;
 use crate::record::{self, DecodeError, Decoded, Session};
 use crate::store::StoreError;
 
@@ -18,10 +25,25 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// The page brings all that it needs; whatever else got into it may neither run nor reach out.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+);
+/// `Basic` is there for browsers, which know no other way to ask for a secret. Apart, because Chromium reads
+/// the two in one line as a single unknown scheme.
+const CHALLENGES: [HeaderValue; 2] = [
+    HeaderValue::from_static("Bearer realm=\"kvpoc\""),
+    HeaderValue::from_static("Basic realm=\"kvpoc\", charset=\"UTF-8\""),
+];
 /// Fits the longest JSON of a seeded session, so that a body is allocated once.
 const SESSION_JSON_BYTES: usize = 320;
 /// The store is tried again within half a second, so a client may well come back after one.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// The length of an absent value in a frame; no value is nearly as long.
+const ABSENT_FRAME: u32 = u32::MAX;
 
 /// An error answer, after RFC 9457.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +90,19 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let mut reply = with_type(PROBLEM_JSON, body.to_string().into());
+        let mut reply = with_type(PROBLEM_JSON, body.to_string());
         *reply.status_mut() = self.status;
+        let headers = reply.headers_mut();
         if let Some(methods) = self.allow {
-            let methods = HeaderValue::from_static(methods);
-            reply.headers_mut().insert(ALLOW, methods);
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            reply.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            for challenge in CHALLENGES {
+                headers.append(WWW_AUTHENTICATE, challenge);
+            }
         }
         reply
     }
@@ -95,15 +122,27 @@ impl From<StoreError> for Problem {
 
 /// One session, or 404 when it is absent or not active.
 pub fn session(id: u64, value: Option<&Bytes>, validated_at: &str) -> Result<Reply, Problem> {
-    let mut body = BytesMut::with_capacity(SESSION_JSON_BYTES);
+    let mut body = Vec::with_capacity(SESSION_JSON_BYTES);
     if put_session(id, value, validated_at, &mut body)? {
-        Ok(with_type(JSON, body.freeze()))
+        Ok(json(body))
     } else {
-        Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("session {id} is absent or not active"),
-        ))
+        Err(no_session(id))
     }
+}
+
+/// One session as it is stored, or 404 as for [`session`].
+pub fn session_octets(id: u64, value: Option<Bytes>) -> Result<Reply, Problem> {
+    let value = value.ok_or_else(|| no_session(id))?;
+    match record::decode(&value) {
+        Ok(decoded) if is_active(&decoded) => Ok(with_type(OCTETS, value)),
+        Ok(_) => Err(no_session(id)),
+        Err(error) => Err(unreadable(id, &error)),
+    }
+}
+
+fn no_session(id: u64) -> Problem {
+    let detail = format!("session {id} is absent or not active");
+    Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 /// The sessions in the order of the request, `null` for what is absent or not active.
@@ -113,32 +152,151 @@ pub fn sessions(
     validated_at: &str,
 ) -> Result<Reply, Problem> {
     debug_assert_eq!(ids.len(), values.len());
-    let mut body = BytesMut::with_capacity(2 + ids.len() * SESSION_JSON_BYTES);
+    let mut body = Vec::with_capacity(2 + ids.len() * SESSION_JSON_BYTES);
     for (position, (&id, value)) in ids.iter().zip(values).enumerate() {
-        body.put_u8(if position == 0 { b'[' } else { b',' });
+        body.push(if position == 0 { b'[' } else { b',' });
         if !put_session(id, value.as_ref(), validated_at, &mut body)? {
-            body.put_slice(b"null");
+            body.extend_from_slice(b"null");
         }
     }
-    body.put_u8(b']');
-    Ok(with_type(JSON, body.freeze()))
+    body.push(b']');
+    Ok(json(body))
 }
 
-/// The stored bytes as they are.
-pub fn value(value: Option<Bytes>) -> Result<Reply, Problem> {
-    value
-        .map(|bytes| with_type(OCTETS, bytes))
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "this key is absent"))
+/// The sessions as [`frames`], absent where [`sessions`] has `null`.
+pub fn sessions_octets(ids: &[u64], mut values: Vec<Option<Bytes>>) -> Result<Reply, Problem> {
+    for (&id, slot) in ids.iter().zip(&mut values) {
+        let Some(value) = slot else { continue };
+        match record::decode(value) {
+            Ok(decoded) if is_active(&decoded) => {}
+            Ok(_) => *slot = None,
+            Err(error) => return Err(unreadable(id, &error)),
+        }
+    }
+    Ok(frames(&values))
+}
+
+/// The stored bytes as they are, with their tag; 404 when there are none.
+pub fn value(value: Option<Bytes>, tag: &str) -> Result<Reply, Problem> {
+    let mut reply = with_type(OCTETS, value.ok_or_else(no_value)?);
+    insert_tag(&mut reply, tag);
+    Ok(reply)
+}
+
+/// The client holds this value already.
+#[must_use]
+pub fn not_modified(tag: &str) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    insert_tag(&mut reply, tag);
+    reply
+}
+
+fn insert_tag(reply: &mut Reply, tag: &str) {
+    let tag = HeaderValue::from_str(tag).expect("a tag is hexadecimal digits in quotes");
+    reply.headers_mut().insert(ETAG, tag);
+}
+
+/// The `ETag` of a value: a 64-bit hash of its bytes, the same in every process of this build.
+#[must_use]
+pub fn tag(value: &[u8]) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(value);
+    format!("\"{:016x}\"", hasher.finish())
+}
+
+/// The key that was asked for is not there.
+#[must_use]
+pub fn no_value() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "this key is absent")
+}
+
+/// `{"values":[…]}` in the order of the request, `null` for a miss. 406 when a value is no text and text is
+/// asked for.
+pub fn values(values: &[Option<Bytes>], encoding: Encoding) -> Result<Reply, Problem> {
+    let bytes: usize = values.iter().flatten().map(Bytes::len).sum();
+    // Room for quotes and commas, and for base64 or a few escapes.
+    let mut body = Vec::with_capacity(16 + bytes * 4 / 3 + values.len() * 8);
+    body.extend_from_slice(b"{\"values\":[");
+    for (position, value) in values.iter().enumerate() {
+        if position > 0 {
+            body.push(b',');
+        }
+        put_value(position, value.as_deref(), encoding, &mut body)?;
+    }
+    body.extend_from_slice(b"]}");
+    Ok(json(body))
+}
+
+fn put_value(
+    position: usize,
+    value: Option<&[u8]>,
+    encoding: Encoding,
+    out: &mut Vec<u8>,
+) -> Result<(), Problem> {
+    match (value, encoding) {
+        (None, _) => out.extend_from_slice(b"null"),
+        (Some(value), Encoding::Base64) => {
+            out.push(b'"');
+            out.extend_from_slice(BASE64_STANDARD.encode(value).as_bytes());
+            out.push(b'"');
+        }
+        (Some(value), Encoding::Text) => {
+            let text = std::str::from_utf8(value).map_err(|_| {
+                let detail = format!(
+                    "the value of key {position} is no text; add encoding=base64, or ask with \
+                     Accept: application/octet-stream"
+                );
+                Problem::new(StatusCode::NOT_ACCEPTABLE, detail)
+            })?;
+            put_json_text(text, out);
+        }
+    }
+    Ok(())
+}
+
+/// Each value behind its length as a little-endian `u32`; the length 0xFFFFFFFF alone for a miss.
+#[must_use]
+pub fn frames(values: &[Option<Bytes>]) -> Reply {
+    let bytes: usize = values.iter().flatten().map(Bytes::len).sum();
+    let mut body = Vec::with_capacity(bytes + 4 * values.len());
+    for value in values {
+        let length = value
+            .as_ref()
+            .map_or(ABSENT_FRAME, |value| value.len() as u32);
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(value.as_deref().unwrap_or_default());
+    }
+    with_type(OCTETS, body)
 }
 
 /// A ready JSON document.
-pub fn json(body: Bytes) -> Reply {
+pub fn json(body: impl Into<Bytes>) -> Reply {
     with_type(JSON, body)
+}
+
+/// Bytes that mean nothing.
+pub fn octets(body: Bytes) -> Reply {
+    with_type(OCTETS, body)
 }
 
 /// A fixed line of text.
 pub fn text(body: &'static str) -> Reply {
-    with_type(TEXT, Bytes::from_static(body.as_bytes()))
+    with_type(TEXT, body)
+}
+
+/// A page of this program.
+pub fn page(body: &'static str) -> Reply {
+    let mut reply = with_type(HTML, body);
+    reply
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    reply
+}
+
+/// The counters, for a scraper.
+pub fn metrics(body: Bytes) -> Reply {
+    with_type(OPEN_METRICS, body)
 }
 
 /// Done, and nothing to say.
@@ -149,10 +307,17 @@ pub fn no_content() -> Reply {
     reply
 }
 
-fn with_type(content_type: HeaderValue, body: Bytes) -> Reply {
-    let mut reply = Response::new(Full::new(body));
+fn with_type(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply
+}
+
+fn is_active(decoded: &Decoded<'_>) -> bool {
+    match decoded {
+        Decoded::Session(session) => session.status == record::Status::Active,
+        Decoded::Json { active, .. } => *active,
+    }
 }
 
 /// Appends the JSON of an active session; `false`, and nothing appended, when there is none.
@@ -160,25 +325,24 @@ fn put_session(
     id: u64,
     value: Option<&Bytes>,
     validated_at: &str,
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
 ) -> Result<bool, Problem> {
     let Some(value) = value else { return Ok(false) };
-    match record::decode(value) {
-        Ok(Decoded::Session(session)) if session.status == record::Status::Active => {
-            put_session_json(&session, validated_at, out);
-            Ok(true)
-        }
-        Ok(Decoded::Json { text, active: true }) => {
-            // A valid object ends with its brace, so the new member goes in before it.
-            out.put_slice(&text.as_bytes()[..text.len() - 1]);
-            out.put_slice(b",\"validated_at\":\"");
-            out.put_slice(validated_at.as_bytes());
-            out.put_slice(b"\"}");
-            Ok(true)
-        }
-        Ok(_) => Ok(false),
-        Err(error) => Err(unreadable(id, &error)),
+    let decoded = record::decode(value).map_err(|error| unreadable(id, &error))?;
+    if !is_active(&decoded) {
+        return Ok(false);
     }
+    match decoded {
+        Decoded::Session(session) => put_session_json(&session, validated_at, out),
+        Decoded::Json { text, .. } => {
+            // A valid object ends with its brace, so the new member goes in before it.
+            out.extend_from_slice(&text.as_bytes()[..text.len() - 1]);
+            out.extend_from_slice(b",\"validated_at\":\"");
+            out.extend_from_slice(validated_at.as_bytes());
+            out.extend_from_slice(b"\"}");
+        }
+    }
+    Ok(true)
 }
 
 fn unreadable(id: u64, error: &DecodeError) -> Problem {
@@ -189,49 +353,51 @@ fn unreadable(id: u64, error: &DecodeError) -> Problem {
     )
 }
 
-fn put_session_json(session: &Session<'_>, validated_at: &str, out: &mut BytesMut) {
+fn put_session_json(session: &Session<'_>, validated_at: &str, out: &mut Vec<u8>) {
+    // Once for the usual session, so that no append below has to grow the body.
+    out.reserve(SESSION_JSON_BYTES);
     let mut digits = itoa::Buffer::new();
-    out.put_slice(b"{\"id\":");
-    out.put_slice(digits.format(session.id).as_bytes());
-    out.put_slice(b",\"status\":\"");
-    out.put_slice(session.status.name().as_bytes());
-    out.put_slice(b"\",\"role\":\"");
-    out.put_slice(session.role.name().as_bytes());
-    out.put_slice(b"\",\"created_at\":");
-    out.put_slice(digits.format(session.created_at_s).as_bytes());
-    out.put_slice(b",\"expires_at\":");
-    out.put_slice(digits.format(session.expires_at_s).as_bytes());
-    out.put_slice(b",\"ip\":\"");
+    out.extend_from_slice(b"{\"id\":");
+    out.extend_from_slice(digits.format(session.id).as_bytes());
+    out.extend_from_slice(b",\"status\":\"");
+    out.extend_from_slice(session.status.name().as_bytes());
+    out.extend_from_slice(b"\",\"role\":\"");
+    out.extend_from_slice(session.role.name().as_bytes());
+    out.extend_from_slice(b"\",\"created_at\":");
+    out.extend_from_slice(digits.format(session.created_at_s).as_bytes());
+    out.extend_from_slice(b",\"expires_at\":");
+    out.extend_from_slice(digits.format(session.expires_at_s).as_bytes());
+    out.extend_from_slice(b",\"ip\":\"");
     for (position, octet) in session.ip.into_iter().enumerate() {
         if position > 0 {
-            out.put_u8(b'.');
+            out.push(b'.');
         }
-        out.put_slice(digits.format(octet).as_bytes());
+        out.extend_from_slice(digits.format(octet).as_bytes());
     }
-    out.put_slice(b"\",\"user_agent\":");
+    out.extend_from_slice(b"\",\"user_agent\":");
     put_json_text(session.user_agent, out);
-    out.put_slice(b",\"validated_at\":\"");
-    out.put_slice(validated_at.as_bytes());
-    out.put_slice(b"\"}");
+    out.extend_from_slice(b",\"validated_at\":\"");
+    out.extend_from_slice(validated_at.as_bytes());
+    out.extend_from_slice(b"\"}");
 }
 
 /// Text with its quotes; what needs escaping is rare, and left to `serde_json`.
-fn put_json_text(text: &str, out: &mut BytesMut) {
-    let plain = text
-        .bytes()
-        .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
-    if plain {
-        out.put_u8(b'"');
-        out.put_slice(text.as_bytes());
-        out.put_u8(b'"');
+pub(super) fn put_json_text(text: &str, out: &mut Vec<u8>) {
+    // Counted, not searched: without an early exit the loop runs over many bytes at once.
+    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    if text.bytes().filter(special).count() > 0 {
+        serde_json::to_writer(out, text).expect("writing text to memory cannot fail");
     } else {
-        serde_json::to_writer(out.writer(), text).expect("writing text to memory cannot fail");
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
     use http_body_util::BodyExt as _;
     use record::{Role, Status};
 
@@ -253,10 +419,14 @@ mod tests {
         out.freeze()
     }
 
-    fn body(reply: Reply) -> String {
+    fn bytes(reply: Reply) -> Bytes {
         let body = futures_util::FutureExt::now_or_never(reply.into_body().collect());
-        let bytes = body.expect("a full body is ready").expect("it cannot fail");
-        String::from_utf8(bytes.to_bytes().to_vec()).expect("text")
+        let collected = body.expect("a full body is ready");
+        collected.expect("it cannot fail").to_bytes()
+    }
+
+    fn body(reply: Reply) -> String {
+        String::from_utf8(bytes(reply).to_vec()).expect("text")
     }
 
     #[test]
@@ -306,6 +476,46 @@ mod tests {
         let problem = sessions(&[5], &[Some(value)], NOW).expect_err("a problem");
         assert_eq!(problem.status(), StatusCode::BAD_GATEWAY);
         assert!(problem.detail().contains("session 5"));
+    }
+
+    #[test]
+    fn stored_bytes_are_given_for_active_sessions_only() {
+        let active = encoded(Status::Active, "x");
+        let reply = session_octets(7, Some(active.clone())).expect("a reply");
+        assert_eq!(bytes(reply), active);
+        let revoked = encoded(Status::Revoked, "x");
+        let problem = session_octets(7, Some(revoked.clone())).expect_err("a problem");
+        assert_eq!(problem.status(), StatusCode::NOT_FOUND);
+        let reply = sessions_octets(&[1, 2, 3], vec![None, Some(active.clone()), Some(revoked)]);
+        let length = (active.len() as u32).to_le_bytes();
+        let expected = [&[0xFF; 4][..], &length, &active, &[0xFF; 4]].concat();
+        assert_eq!(bytes(reply.expect("a reply")), expected);
+    }
+
+    #[test]
+    fn values_are_text_or_base64_and_what_is_neither_is_named() {
+        let text = [Some(Bytes::from_static(b"a\"b")), None, Some(Bytes::new())];
+        let reply = values(&text, Encoding::Text).expect("a reply");
+        assert_eq!(body(reply), r#"{"values":["a\"b",null,""]}"#);
+        let binary = [None, Some(Bytes::from_static(b"\xff\x00"))];
+        let reply = values(&binary, Encoding::Base64).expect("a reply");
+        assert_eq!(body(reply), r#"{"values":[null,"/wA="]}"#);
+        let problem = values(&binary, Encoding::Text).expect_err("a problem");
+        assert_eq!(problem.status(), StatusCode::NOT_ACCEPTABLE);
+        assert!(problem.detail().contains("key 1"));
+    }
+
+    #[test]
+    fn a_tag_follows_from_the_value_alone() {
+        assert_eq!(tag(b"one"), tag(b"one"));
+        assert_ne!(tag(b"one"), tag(b"two"));
+        let reply = value(Some(Bytes::from_static(b"one")), &tag(b"one")).expect("a reply");
+        assert_eq!(reply.headers()[ETAG], tag(b"one").as_str());
+        let reply = not_modified(&tag(b"one"));
+        assert_eq!(
+            (reply.status(), bytes(reply).len()),
+            (StatusCode::NOT_MODIFIED, 0)
+        );
     }
 
     #[test]

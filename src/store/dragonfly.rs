@@ -4,6 +4,7 @@
 //! Must not wait without end: every command has a deadline. While the connection is lost, or the store lets
 //! one deadline after another pass, commands fail at once instead of queueing inside the client.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,10 +14,14 @@ use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::config::{Config, ReconnectPolicy, Server, ServerConfig};
-use fred::types::{Builder, ClientState, ClusterHash, CustomCommand, Expiration, Value};
+use fred::types::{
+    Builder, ClientState, ClusterHash, CustomCommand, Expiration, SetOptions, Value,
+};
 
-use super::{Batch, Description, Page, StoreError, StoreStats};
-use crate::config::StoreUrl;
+use super::deadline::Deadline;
+use super::{Batch, Description, Page, StoreError, StoreStats, TimeToLive};
+use crate::cli::Fetch;
+use crate::config::{StoreConfig, StoreUrl};
 
 /// First and longest wait between two attempts to reconnect; fred adds jitter of up to 50 ms. Short, so
 /// that a store which returns is used again within a second.
@@ -34,7 +39,8 @@ const FROZEN_PROBE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Dragonfly {
     client: Client,
-    timeout: Duration,
+    deadline: Deadline,
+    fetch: Fetch,
     health: Arc<Health>,
 }
 
@@ -77,14 +83,26 @@ impl Health {
     }
 }
 
+/// Notes what came of a command when it is dropped: one that nobody waits for any more was not answered either.
+struct Unanswered<'a>(&'a Health, bool);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.note(self.1);
+    }
+}
+
 impl Dragonfly {
-    pub(super) async fn connect(url: &StoreUrl, timeout: Duration) -> Result<Self, StoreError> {
+    /// Connects to `url`, which is that of `config`.
+    pub(super) async fn connect(url: &StoreUrl, config: &StoreConfig) -> Result<Self, StoreError> {
+        let timeout = config.timeout;
         let client = builder(url, timeout)
             .build()
             .map_err(|error| StoreError::Setup(error.details().to_owned()))?;
         let store = Self {
             client,
-            timeout,
+            deadline: Deadline::start(timeout),
+            fetch: config.fetch,
             health: Arc::new(Health::new()),
         };
         match tokio::time::timeout(connect_timeout(timeout), store.client.init()).await {
@@ -103,30 +121,56 @@ impl Dragonfly {
 
     pub(super) async fn get_many(
         &self,
-        mut keys: Vec<Bytes>,
+        keys: Vec<Bytes>,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let wanted = keys.len();
-        let Some(last) = keys.last().cloned() else {
-            return Ok(Vec::new());
+        let asked = keys.len();
+        let values = match self.fetch {
+            _ if keys.is_empty() => return Ok(Vec::new()),
+            Fetch::Mget => self.mget(keys).await?,
+            Fetch::Pipeline => self.get_each(keys).await?,
         };
-        if MISTAKEN_FOR_PUBSUB.contains(&wanted) {
+        if values.len() < asked {
+            let got = values.len();
+            let message = format!("{asked} keys were answered by {got} values");
+            return Err(StoreError::Refused(message));
+        }
+        Ok(values.into_iter().take(asked).map(into_bytes).collect())
+    }
+
+    /// The values of `keys`, and perhaps some more.
+    async fn mget(&self, mut keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
+        if MISTAKEN_FOR_PUBSUB.contains(&keys.len())
+            && let Some(last) = keys.last().cloned()
+        {
             keys.resize(*MISTAKEN_FOR_PUBSUB.end() + 1, last);
         }
-        let asked = keys.len();
-        let answer = self.done(self.ready()?.mget::<Value, _>(keys).await)?;
-        let Value::Array(mut values) = answer else {
-            return Err(StoreError::Refused(
+        match self
+            .done(pin!(self.ready()?.mget::<Value, _>(keys)))
+            .await?
+        {
+            Value::Array(values) => Ok(values),
+            _ => Err(StoreError::Refused(
                 "MGET was not answered by an array".into(),
-            ));
-        };
-        if values.len() != asked {
-            return Err(StoreError::Refused(format!(
-                "MGET of {asked} keys was answered by {} values",
-                values.len()
-            )));
+            )),
         }
-        values.truncate(wanted);
-        Ok(values.into_iter().map(into_bytes).collect())
+    }
+
+    async fn get_each(&self, keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
+        let pipeline = self.ready()?.pipeline();
+        for key in keys {
+            // Only queued, so neither a sign of life nor one of death.
+            let queued: Result<(), Error> = pipeline.get(key).await;
+            queued.map_err(|error| self.error(&error))?;
+        }
+        let answers = pin!(async { Ok(pipeline.try_all::<Value>().await) });
+        let answers = self.done(answers).await?.into_iter();
+        answers
+            .map(|answer| match answer {
+                // A key of another kind is a miss, as it is to MGET.
+                Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Null),
+                answer => answer.map_err(|error| self.error(&error)),
+            })
+            .collect()
     }
 
     pub(super) async fn put_batch(
@@ -145,18 +189,18 @@ impl Dragonfly {
                 arguments.push(Value::Bytes(key));
                 arguments.push(Value::Bytes(value));
             }
-            return self.done(client.custom(command("MSET"), arguments).await);
+            return self
+                .done(pin!(client.custom(command("MSET"), arguments)))
+                .await;
         };
         // MSET knows no expiry: one SET a key, sent together.
         let pipeline = client.pipeline();
         for (key, value) in batch.into_entries() {
-            let queued: Result<(), Error> = pipeline
-                .set(key, value, Some(expiration(ttl)), None, false)
-                .await;
-            self.done(queued)?;
+            let set = pipeline.set(key, value, Some(expiration(ttl)), None, false);
+            let queued: Result<(), Error> = set.await;
+            queued.map_err(|error| self.error(&error))?;
         }
-        let answer: Result<Vec<()>, Error> = pipeline.all().await;
-        self.done(answer).map(|_| ())
+        self.done::<Vec<()>>(pin!(pipeline.all())).await.map(|_| ())
     }
 
     pub(super) async fn put(
@@ -167,12 +211,40 @@ impl Dragonfly {
     ) -> Result<(), StoreError> {
         let expiration = ttl.map(expiration);
         let client = self.ready()?;
-        self.done(client.set(key, value, expiration, None, false).await)
+        self.done(pin!(client.set(key, value, expiration, None, false)))
+            .await
     }
 
-    pub(super) async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
-        let removed: u64 = self.done(self.ready()?.del(key).await)?;
-        Ok(removed > 0)
+    pub(super) async fn put_if_absent(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let (expiration, options) = (ttl.map(expiration), Some(SetOptions::NX));
+        let client = self.ready()?;
+        let written: Option<String> = self
+            .done(pin!(client.set(key, value, expiration, options, false)))
+            .await?;
+        Ok(written.is_some())
+    }
+
+    pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
+        // After the documentation of PTTL: -2 for an absent key, -1 for one that stays.
+        let left_ms: i64 = self.ask("PTTL", vec![key]).await?;
+        Ok(match u64::try_from(left_ms) {
+            Ok(left_ms) => TimeToLive::Left(Duration::from_millis(left_ms)),
+            Err(_) if left_ms == -1 => TimeToLive::Forever,
+            Err(_) => TimeToLive::Absent,
+        })
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.state() == ClientState::Connected
+    }
+
+    pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
+        self.done(pin!(self.ready()?.del(keys))).await
     }
 
     pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
@@ -189,12 +261,15 @@ impl Dragonfly {
         } else {
             None
         };
-        let ttl_ms: i64 = self.ask("PTTL", vec![key.clone()]).await?;
+        let ttl = match self.time_to_live(key.clone()).await? {
+            TimeToLive::Left(left) => Some(left),
+            TimeToLive::Forever | TimeToLive::Absent => None,
+        };
         let usage = vec![Bytes::from_static(b"USAGE"), key.clone()];
         Ok(Some(Description {
             kind,
             value,
-            ttl: u64::try_from(ttl_ms).ok().map(Duration::from_millis),
+            ttl,
             encoding: self.encoding(&key).await,
             memory_bytes: self.ask("MEMORY", usage).await.ok(),
         }))
@@ -240,12 +315,13 @@ impl Dragonfly {
         name: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<R, StoreError> {
-        self.done(self.ready()?.custom(command(name), arguments).await)
+        self.done(pin!(self.ready()?.custom(command(name), arguments)))
+            .await
     }
 
     /// The client, unless a command would only wait in it.
     fn ready(&self) -> Result<&Client, StoreError> {
-        if self.client.state() != ClientState::Connected {
+        if !self.is_connected() {
             return Err(StoreError::Unavailable("the connection is lost".into()));
         }
         if !self.health.allows() {
@@ -255,16 +331,23 @@ impl Dragonfly {
     }
 
     /// What came of a command; every one goes through here.
-    fn done<T>(&self, answer: Result<T, Error>) -> Result<T, StoreError> {
-        let missed = |error: &Error| *error.kind() == ErrorKind::Timeout;
-        self.health.note(answer.as_ref().is_err_and(missed));
-        answer.map_err(|error| self.error(&error))
+    async fn done<T>(
+        &self,
+        command: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, StoreError> {
+        let mut unanswered = Unanswered(&self.health, true);
+        let answer = self.deadline.limit(command).await;
+        unanswered.1 = answer.is_none();
+        match answer {
+            Some(answer) => answer.map_err(|error| self.error(&error)),
+            None => Err(StoreError::Timeout(self.deadline.timeout())),
+        }
     }
 
     fn error(&self, error: &Error) -> StoreError {
         let details = error.details().to_owned();
         match error.kind() {
-            ErrorKind::Timeout => StoreError::Timeout(self.timeout),
+            ErrorKind::Timeout => StoreError::Timeout(self.deadline.timeout()),
             ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => {
                 StoreError::Unavailable(details)
             }
@@ -327,9 +410,6 @@ fn builder(url: &StoreUrl, timeout: Duration) -> Builder {
             RECONNECT_MAX_MS,
             2,
         ))
-        .with_performance_config(|performance| {
-            performance.default_command_timeout = timeout;
-        })
         .with_connection_config(|connection| {
             connection.connection_timeout = connect_timeout(timeout);
             connection.internal_command_timeout = connect_timeout(timeout);

@@ -18,7 +18,7 @@ use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, WithoutTls};
 use tokio::sync::Semaphore;
 
-use super::{Batch, Description, Page, StoreError, StoreStats, Usage};
+use super::{Batch, Description, Page, StoreError, StoreStats, TimeToLive, Usage};
 use crate::units::MAX_KEY_BYTES;
 
 /// Address space to reserve; the file stays sparse and grows with the data.
@@ -124,15 +124,47 @@ impl Embedded {
         .await
     }
 
-    pub(super) async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
+    pub(super) async fn put_if_absent(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         self.writing(move |store| {
             let mut txn = store.env.write_txn().map_err(store_error)?;
-            let live = store
-                .lookup(&txn, &key)?
-                .is_some_and(|stored| live(stored, now_ms()).is_some());
-            store.database.delete(&mut txn, &key).map_err(store_error)?;
+            let stored = store.lookup(&txn, &key)?;
+            if stored.is_some_and(|stored| live(stored, now_ms()).is_some()) {
+                return Ok(false);
+            }
+            store.write(&mut txn, &key, &value, expiry_ms(ttl))?;
             txn.commit().map_err(store_error)?;
-            Ok(live)
+            Ok(true)
+        })
+        .await
+    }
+
+    pub(super) fn time_to_live(&self, key: &Bytes) -> Result<TimeToLive, StoreError> {
+        let now_ms = now_ms();
+        let txn = self.env.read_txn().map_err(store_error)?;
+        let stored = self.lookup(&txn, key)?;
+        Ok(match stored.and_then(|stored| live(stored, now_ms)) {
+            None => TimeToLive::Absent,
+            Some((_, 0)) => TimeToLive::Forever,
+            Some((_, expiry)) => TimeToLive::Left(Duration::from_millis(expiry - now_ms)),
+        })
+    }
+
+    pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
+        self.writing(move |store| {
+            let mut txn = store.env.write_txn().map_err(store_error)?;
+            let mut removed = 0;
+            for key in &keys {
+                let stored = store.lookup(&txn, key)?;
+                removed += u64::from(stored.is_some_and(|one| live(one, now_ms()).is_some()));
+                store.database.delete(&mut txn, key).map_err(store_error)?;
+            }
+            txn.commit().map_err(store_error)?;
+            Ok(removed)
         })
         .await
     }
@@ -334,7 +366,29 @@ mod tests {
         assert_eq!(store.get_many(&[bytes("gone")]).expect("get"), [None]);
         assert_eq!(store.describe(&bytes("gone")).expect("describe"), None);
         assert!(store.scan(None, 10).expect("scan").keys.is_empty());
-        assert!(!store.delete(bytes("gone")).await.expect("delete"));
+        assert_eq!(store.delete(vec![bytes("gone")]).await.expect("delete"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_key_is_written_once_until_it_expires() {
+        let (_folder, store) = open();
+        let put = |value, ttl| store.put_if_absent(bytes("a"), bytes(value), ttl);
+        let short = Some(Duration::from_millis(20));
+        assert!(put("1", short).await.expect("put"));
+        assert!(!put("2", None).await.expect("put"));
+        let left = store.time_to_live(&bytes("a")).expect("ttl");
+        assert!(matches!(left, TimeToLive::Left(_)), "{left:?}");
+        while !put("3", None).await.expect("put") {}
+        let stored = store.get_many(&[bytes("a")]).expect("get");
+        assert_eq!(stored, [Some(bytes("3"))]);
+        assert_eq!(
+            store.time_to_live(&bytes("a")).expect("ttl"),
+            TimeToLive::Forever
+        );
+        assert_eq!(
+            store.time_to_live(&bytes("b")).expect("ttl"),
+            TimeToLive::Absent
+        );
     }
 
     #[tokio::test]

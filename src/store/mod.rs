@@ -4,6 +4,7 @@
 //! callers branch on. Must not know what a record is; only the two files beside this one name the crates
 //! that do the work.
 
+mod deadline;
 mod dragonfly;
 mod embedded;
 
@@ -22,7 +23,8 @@ pub enum StoreError {
     /// No connection, or it was lost: nothing, or an unknown part, was done. Trying again later is right.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
-    /// The deadline passed. Whether the operation took effect is unknown.
+    /// The deadline passed. Whether the operation took effect is unknown, and it may still do so later: a
+    /// command that was handed over is not taken back.
     #[error("the store did not answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The store has no room: `maxmemory`, the map size or the disk.
@@ -131,6 +133,17 @@ pub struct Description {
     pub memory_bytes: Option<u64>,
 }
 
+/// How long a key has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeToLive {
+    /// There is no such key.
+    Absent,
+    /// It stays.
+    Forever,
+    /// Until then.
+    Left(Duration),
+}
+
 /// One page of a scan. A page may be empty although more follow, and a key may come twice.
 #[derive(Debug)]
 pub struct Page {
@@ -186,7 +199,7 @@ impl Store {
             StoreUrl::Embedded(folder) => {
                 Engine::Embedded(embedded::Embedded::open(folder, usage, config.timeout)?)
             }
-            url => Engine::Dragonfly(dragonfly::Dragonfly::connect(url, config.timeout).await?),
+            url => Engine::Dragonfly(dragonfly::Dragonfly::connect(url, config).await?),
         };
         Ok(Self(engine))
     }
@@ -203,7 +216,8 @@ impl Store {
         }
     }
 
-    /// The values of `keys` in their order, `None` for a miss. One command, as many key operations as keys.
+    /// The values of `keys` in their order, `None` for a miss: one command or as many as keys, by the
+    /// configured [`Fetch`](crate::cli::Fetch), and as many key operations as keys.
     pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.get_many(keys).await,
@@ -232,11 +246,49 @@ impl Store {
         }
     }
 
-    /// Removes one key; `false` when it was not there.
-    pub async fn delete(&self, key: Bytes) -> Result<bool, StoreError> {
+    /// Writes one key unless it is there already; whether it was written.
+    pub async fn put_if_absent(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.delete(key).await,
-            Engine::Embedded(store) => store.delete(key).await,
+            Engine::Dragonfly(store) => store.put_if_absent(key, value, ttl).await,
+            Engine::Embedded(store) => store.put_if_absent(key, value, ttl).await,
+        }
+    }
+
+    /// How long a key has left.
+    pub async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.time_to_live(key).await,
+            Engine::Embedded(store) => store.time_to_live(&key),
+        }
+    }
+
+    /// Whether a command would be sent now, rather than refused at once.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.is_connected(),
+            Engine::Embedded(_) => true,
+        }
+    }
+
+    /// Whether calls that are made one after the other, each before the last one has ended, take effect in
+    /// that order.
+    #[must_use]
+    pub fn keeps_order(&self) -> bool {
+        // One connection does; the writers of the embedded store race for their turn.
+        matches!(self.0, Engine::Dragonfly(_))
+    }
+
+    /// Removes keys by one command; how many of them were there.
+    pub async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.delete(keys).await,
+            Engine::Embedded(store) => store.delete(keys).await,
         }
     }
 
@@ -293,7 +345,7 @@ impl Store {
 
     /// Takes the note away, before it stops being true.
     pub async fn forget_dataset(&self) -> Result<(), StoreError> {
-        self.delete(Bytes::from_static(DATASET_KEY))
+        self.delete(vec![Bytes::from_static(DATASET_KEY)])
             .await
             .map(|_| ())
     }

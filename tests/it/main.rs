@@ -6,7 +6,9 @@
 mod bench;
 mod faults;
 mod flow;
+mod http;
 mod load;
+mod openapi;
 mod serve;
 mod settings;
 mod support;

@@ -239,7 +239,15 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn start(store: &str, more: &str) -> Self {
-        let mut process = start(&format!("serve --port 0 --store {store} {more}"));
+        Self::of(start(&format!("serve --port 0 --store {store} {more}")))
+    }
+
+    /// One whose outputs are pipes.
+    pub(crate) fn from_process(child: Child) -> Self {
+        Self::of(Process(child))
+    }
+
+    fn of(mut process: Process) -> Self {
         let mut line = String::new();
         let pipe = process.0.stdout.take().expect("a pipe");
         BufReader::new(pipe).read_line(&mut line).expect("a line");
@@ -255,13 +263,33 @@ impl Serve {
         format!("http://{}", self.address)
     }
 
+    /// All that it logs until its end.
+    pub(crate) fn log_to_its_end(mut self) -> String {
+        let mut log = String::new();
+        let pipe = self.process.0.stderr.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut log).expect("text");
+        log
+    }
+
     pub(crate) fn get(&self, target: &str) -> Reply {
         self.request("GET", target, &[])
     }
 
     pub(crate) fn request(&self, method: &str, target: &str, body: &[u8]) -> Reply {
+        self.ask(method, target, &[], body)
+    }
+
+    /// A body that says that it is JSON.
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Reply {
+        let headers = ["content-type: application/json"];
+        self.ask("POST", target, &headers, body.to_string().as_bytes())
+    }
+
+    /// With headers of its own, each `name: value`.
+    pub(crate) fn ask(&self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Reply {
+        let headers = [headers, &["connection: close", ""]].concat().join("\r\n");
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         self.send(&[head.as_bytes(), body].concat())
@@ -318,7 +346,17 @@ impl Reply {
     }
 
     pub(crate) fn json(&self) -> Value {
-        json(&String::from_utf8_lossy(&self.body))
+        json(&self.text())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value, in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let start = format!("{name}: ");
+        self.head.lines().find_map(|line| line.strip_prefix(&start))
     }
 }
 

@@ -1,0 +1,128 @@
+//! Settings of `serve`, checked.
+//!
+//! Enters: what the user typed, and the token from its variable or file. Leaves: a [`ServeConfig`]. Must not
+//! print the token.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+
+use super::{ConfigError, StoreConfig, Token, check_key_prefix, setting, share, store};
+use crate::cli::{LogFormat, ServeArgs};
+
+/// Settings of `serve`.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// Where the keys are.
+    pub store: StoreConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Threads that answer, at least 1.
+    pub threads: usize,
+    /// What stands before a session's id in its key.
+    pub key_prefix: String,
+    /// Who may ask, and what.
+    pub access: AccessConfig,
+    /// The routes of Upstash's REST API are answered.
+    pub upstash: bool,
+    /// Keys in one request.
+    pub max_keys_per_request: usize,
+    /// Connections over all threads.
+    pub max_connections: usize,
+    /// Requests that wait for the store, over all threads.
+    pub max_in_flight: usize,
+    /// How long a connection may wait for a whole request.
+    pub idle: Duration,
+    /// Time that requests under way have after the stop signal.
+    pub drain: Duration,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// Who may ask, and what.
+#[derive(Debug, Clone)]
+pub struct AccessConfig {
+    /// What a client must show; `None`: nothing.
+    pub token: Option<Token>,
+    /// Writes are answered.
+    pub allow_writes: bool,
+    /// Whoever reaches the port may read: it is not on loopback, and takes no token.
+    pub open_to_all: bool,
+    /// The origin whose pages may read answers; `None`: only pages of this server.
+    pub cors_origin: Option<HeaderValue>,
+}
+
+/// What is logged, on standard error.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// A filter of tracing.
+    pub filter: String,
+    /// As text or as JSON.
+    pub format: LogFormat,
+    /// Share of the requests that leave a line, 0 to 1.
+    pub access: f64,
+}
+
+pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
+    check_key_prefix(&args.key_prefix)?;
+    if let Err(error) = args.log.parse::<tracing_subscriber::EnvFilter>() {
+        return Err(setting(
+            "--log",
+            &args.log,
+            &format!("{error}; give error, warn, info, debug or a tracing filter"),
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(ServeConfig {
+        store: StoreConfig {
+            fetch: args.fetch,
+            ..store(&args.store, args.store_timeout)?
+        },
+        listen: SocketAddr::new(args.bind, args.port),
+        threads: if args.threads == 0 {
+            cores
+        } else {
+            args.threads.into()
+        },
+        access: access(&args)?,
+        key_prefix: args.key_prefix,
+        upstash: args.upstash,
+        max_keys_per_request: args.max_keys_per_request as usize,
+        max_connections: args.max_connections as usize,
+        max_in_flight: args.max_in_flight as usize,
+        idle: args.idle_timeout,
+        drain: args.drain,
+        log: LogConfig {
+            filter: args.log,
+            format: args.log_format,
+            access: share("--access-log", args.access_log)?,
+        },
+    })
+}
+
+fn access(args: &ServeArgs) -> Result<AccessConfig, ConfigError> {
+    let token = Token::read(args.token_file.as_deref())?;
+    let cors_origin = args.cors_origin.as_deref().map(cors_origin).transpose()?;
+    let open_to_all = token.is_none() && !args.bind.is_loopback();
+    // A page that may ask is somebody else too, wherever its browser runs.
+    let guarded = token.is_some() || (args.bind.is_loopback() && cors_origin.is_none());
+    Ok(AccessConfig {
+        token,
+        allow_writes: args.allow_writes && guarded,
+        open_to_all,
+        cors_origin,
+    })
+}
+
+fn cors_origin(text: &str) -> Result<HeaderValue, ConfigError> {
+    // Browsers compare it letter by letter with what they send.
+    let exact = url::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
+    HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| exact || text == "*")
+        .ok_or_else(|| {
+            let mend = "give one origin such as https://example.com, or *";
+            setting("--cors-origin", text, mend)
+        })
+}

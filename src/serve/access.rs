@@ -1,0 +1,112 @@
+//! Who may ask: the token, and the origins of web pages. Pure.
+//!
+//! Enters: the headers of a request. Leaves: a refusal, or the headers that let a page read the answer. Must
+//! not tell how a wrong token differs from the right one.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
+    AUTHORIZATION, HeaderValue, VARY,
+};
+use hyper::{HeaderMap, Method, StatusCode};
+
+use super::reply::{Problem, Reply, no_content};
+use crate::config::Token;
+
+/// Checks the token that a request shows: `Authorization: Bearer TOKEN`, or as the password of `Basic`, which
+/// is the only form that a browser can send.
+pub(super) fn check(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Problem> {
+    let Some(token) = token else { return Ok(()) };
+    let shown = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if shown.is_some_and(|shown| shows(shown, token)) {
+        return Ok(());
+    }
+    let detail = "show the token of this server: Authorization: Bearer TOKEN";
+    Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
+}
+
+fn shows(header: &[u8], token: &Token) -> bool {
+    let Some(space) = header.iter().position(|&byte| byte == b' ') else {
+        return false;
+    };
+    let (scheme, rest) = (&header[..space], header[space..].trim_ascii());
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return token.matches(rest);
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return false;
+    }
+    BASE64_STANDARD.decode(rest).is_ok_and(|pair| {
+        let colon = pair.iter().position(|&byte| byte == b':');
+        colon.is_some_and(|colon| token.matches(&pair[colon + 1..]))
+    })
+}
+
+/// The answer to a browser's question whether a page of another origin may ask, if it is one and may.
+pub(super) fn preflight(
+    method: &Method,
+    headers: &HeaderMap,
+    allowed: Option<&'static str>,
+    origin: Option<&HeaderValue>,
+) -> Option<Reply> {
+    let asks = *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let (methods, _) = allowed.filter(|_| asks).zip(origin)?;
+    let mut reply = no_content();
+    let answered = reply.headers_mut();
+    answered.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static(methods),
+    );
+    // Whichever it wants to send: none of them means more to this server than to its other clients.
+    if let Some(wanted) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        answered.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    Some(reply)
+}
+
+/// Lets pages of the configured origin read an answer.
+pub(super) fn let_pages_read(reply: &mut Reply, origin: Option<&HeaderValue>) {
+    let Some(origin) = origin else { return };
+    let headers = reply.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("etag"),
+    );
+    headers.append(VARY, HeaderValue::from_static("origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(value: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(value).expect("a header");
+        HeaderMap::from_iter([(AUTHORIZATION, value)])
+    }
+
+    #[test]
+    fn only_the_right_token_opens_in_any_of_its_forms() {
+        let token = Token::parse("a-long:token").expect("a token");
+        let basic = |pair: &str| format!("basic {}", BASE64_STANDARD.encode(pair));
+        for (value, expected) in [
+            ("Bearer a-long:token", true),
+            ("bearer  a-long:token ", true),
+            (&basic("anyone:a-long:token"), true),
+            (&basic(":a-long:token"), true),
+            ("Bearer a-long:tokem", false),
+            ("Bearer", false),
+            ("a-long:token", false),
+            ("Digest a-long:token", false),
+            (&basic("a-long"), false),
+            ("basic %%%", false),
+        ] {
+            let found = check(&headers(value), Some(&token)).is_ok();
+            assert_eq!(found, expected, "{value}");
+        }
+        assert!(check(&HeaderMap::new(), Some(&token)).is_err());
+        assert!(check(&HeaderMap::new(), None).is_ok());
+    }
+}
