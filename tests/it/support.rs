@@ -256,6 +256,10 @@ impl Serve {
             .and_then(|(_, rest)| rest.split_once(' '))
             .and_then(|(address, _)| address.parse().ok())
             .unwrap_or_else(|| panic!("no address in {line:?}"));
+        let mut address: SocketAddr = address;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
         Self { address, process }
     }
 
