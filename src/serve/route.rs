@@ -288,22 +288,33 @@ fn keys_route(query: Option<&str>, max: usize) -> Result<Route<'_>, Problem> {
     // Slices of one buffer, which is never longer than what it is decoded from.
     let mut buffer = BytesMut::with_capacity(query.map_or(0, str::len));
     let mut keys = Vec::with_capacity(16);
-    for raw in pairs(query).filter_map(|(name, raw)| (name == "k").then_some(raw)) {
-        if keys.len() == max {
-            return Err(bad(format!("k is given more than {max} times")));
+    let mut encoding = Encoding::Text;
+    for (name, raw) in pairs(query) {
+        match name {
+            "k" if keys.len() == max => {
+                return Err(bad(format!("k is given more than {max} times")));
+            }
+            "k" => {
+                put_decoded(raw, &mut buffer);
+                check_key(&buffer)?;
+                keys.push(buffer.split().freeze());
+            }
+            "encoding" => encoding = parse_encoding(&percent_decode_str(raw).decode_utf8_lossy())?,
+            _ => {}
         }
-        if raw.contains('%') {
-            buffer.extend(percent_decode_str(raw));
-        } else {
-            buffer.extend_from_slice(raw.as_bytes());
-        }
-        check_key(&buffer)?;
-        keys.push(buffer.split().freeze());
     }
     if keys.is_empty() {
         return Err(bad("k is missing; write ?k=one&k=another"));
     }
-    Ok(Route::GetKeys(keys, encoding(query)?))
+    Ok(Route::GetKeys(keys, encoding))
+}
+
+fn put_decoded(raw: &str, out: &mut BytesMut) {
+    if memchr::memchr(b'%', raw.as_bytes()).is_some() {
+        out.extend(percent_decode_str(raw));
+    } else {
+        out.extend_from_slice(raw.as_bytes());
+    }
 }
 
 fn floor_route(query: Option<&str>) -> Result<Route<'_>, Problem> {
@@ -326,10 +337,14 @@ pub fn check_key(key: &[u8]) -> Result<(), Problem> {
 }
 
 fn encoding(query: Option<&str>) -> Result<Encoding, Problem> {
-    match parameter(query, "encoding").as_deref() {
-        None | Some("text") => Ok(Encoding::Text),
-        Some("base64") => Ok(Encoding::Base64),
-        Some(other) => Err(bad(format!("encoding is {other:?}; give text or base64"))),
+    parameter(query, "encoding").map_or(Ok(Encoding::Text), |text| parse_encoding(&text))
+}
+
+fn parse_encoding(text: &str) -> Result<Encoding, Problem> {
+    match text {
+        "text" => Ok(Encoding::Text),
+        "base64" => Ok(Encoding::Base64),
+        other => Err(bad(format!("encoding is {other:?}; give text or base64"))),
     }
 }
 
@@ -358,12 +373,20 @@ fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, Problem> {
         .ok_or_else(|| bad(format!("{name} is {text:?}, which is no number")))
 }
 
-/// Names as they are written, values before they are decoded.
+/// Names as they are written, values before they are decoded. The first sign of equality ends the name.
 fn pairs(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
-    query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
+    let mut rest = query.unwrap_or_default();
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'&', rest.as_bytes()).unwrap_or(rest.len());
+            let pair = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if let Some(name_end) = pair.bytes().position(|byte| byte == b'=') {
+                return Some((&pair[..name_end], &pair[name_end + 1..]));
+            }
+        }
+        None
+    })
 }
 
 /// A parameter's value, percent-decoded; what is no text then belongs to no value that is asked for.
