@@ -60,6 +60,8 @@ pub enum Command {
 Examples:
   kvpoc seed --keys 10000000
   kvpoc seed --keys 1M --store embedded:./kvpoc-data
+  kvpoc seed --keys 10M --resume --verify
+  kvpoc seed --keys 10M --verify-only --verify-sample 0.01
   kvpoc seed --keys 100k --ttl 1h --json")]
     Seed(SeedArgs),
     /// Answer HTTP over the store
@@ -142,16 +144,49 @@ pub struct SeedArgs {
     pub seed: u64,
 
     /// Keys in one batch
-    #[arg(long, env = "KVPOC_BATCH", value_name = "KEYS", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, env = "KVPOC_BATCH", value_name = "KEYS", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch: u32,
 
     /// Batches that may wait for their answer at once
-    #[arg(long, env = "KVPOC_IN_FLIGHT", value_name = "BATCHES", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, env = "KVPOC_IN_FLIGHT", value_name = "BATCHES", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pub in_flight: u32,
 
     /// Time to live of each key; 0s: they stay
     #[arg(long, env = "KVPOC_TTL", value_name = "TIME", default_value = "0s", value_parser = parse_ttl_or_zero)]
     pub ttl: Duration,
+
+    /// Go on where an interrupted load of the same dataset stopped
+    #[arg(long, env = "KVPOC_RESUME", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub resume: bool,
+
+    /// Read every key back after loading, and compare it byte by byte
+    #[arg(long, env = "KVPOC_SEED_VERIFY", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub verify: bool,
+
+    /// Load nothing, only read back and compare
+    #[arg(long, env = "KVPOC_VERIFY_ONLY", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub verify_only: bool,
+
+    /// Share of the keys to read back, drawn from the seed: 1 all
+    #[arg(
+        long,
+        env = "KVPOC_VERIFY_SAMPLE",
+        value_name = "SHARE",
+        default_value = "1"
+    )]
+    pub verify_sample: f64,
+
+    /// How long a batch that fails is tried again; 0s: not at all
+    #[arg(long, env = "KVPOC_RETRY_FOR", value_name = "TIME", default_value = "30s", value_parser = parse_duration_or_zero)]
+    pub retry_for: Duration,
+
+    /// No progress, only the summary
+    #[arg(long, env = "KVPOC_QUIET", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub quiet: bool,
 
     /// Print the summary as JSON on standard output
     #[arg(long, env = "KVPOC_SEED_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),

@@ -54,11 +54,23 @@ impl Progress {
         }
     }
 
+    /// Progress that nobody sees.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            plain: None,
+            unit: "",
+        }
+    }
+
     /// Moves to `done`; `words` gives what else is worth seeing, and is asked only when it is shown.
     pub fn update(&mut self, done: u64, words: impl FnOnce() -> String) {
         self.bar.set_position(done);
         let Some(plain) = &mut self.plain else {
-            self.bar.set_message(words());
+            if !self.bar.is_hidden() {
+                self.bar.set_message(words());
+            }
             return;
         };
         let now = Instant::now();

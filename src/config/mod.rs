@@ -77,8 +77,30 @@ pub struct SeedConfig {
     pub in_flight: usize,
     /// Time to live; `None`: they stay.
     pub ttl: Option<Duration>,
+    /// Load or look.
+    pub mode: SeedMode,
+    /// Read back what was loaded.
+    pub verify: bool,
+    /// Share of the keys that are read back.
+    pub verify_sample: f64,
+    /// How long a failing batch is tried again.
+    pub retry_for: Duration,
+    /// No progress.
+    pub quiet: bool,
     /// Summary as JSON.
     pub json: bool,
+}
+
+/// What `seed` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeedMode {
+    /// It loads.
+    Load {
+        /// From where an earlier load stopped.
+        resume: bool,
+    },
+    /// It only reads back.
+    VerifyOnly,
 }
 
 /// Settings of `bench`.
@@ -247,6 +269,18 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         batch: args.batch,
         in_flight: args.in_flight as usize,
         ttl: (!args.ttl.is_zero()).then_some(args.ttl),
+        mode: match (args.verify_only, args.resume) {
+            (true, true) => {
+                let names = "--verify-only, --resume";
+                return Err(setting(names, "both", "the first loads nothing; give one"));
+            }
+            (true, false) => SeedMode::VerifyOnly,
+            (false, resume) => SeedMode::Load { resume },
+        },
+        verify: args.verify,
+        verify_sample: share("--verify-sample", args.verify_sample)?,
+        retry_for: args.retry_for,
+        quiet: args.quiet,
         json: args.json,
     })
 }

@@ -1,46 +1,54 @@
-//! `kvpoc seed`: loads the dataset as fast as the store takes it.
+//! `kvpoc seed`: loads the dataset as fast as the store takes it, and proves that it is there.
 //!
 //! Enters: a [`SeedConfig`] and a stop signal. Leaves: keys in the store, a summary, an exit code. Must not
 //! claim a key that the store has not acknowledged.
 
+mod load;
 pub mod plan;
+mod verify;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::SeedConfig;
+use crate::config::{SeedConfig, SeedMode};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
-use crate::record::{self, Dataset};
-use crate::store::{Batch, DatasetInfo, Store, StoreError, Usage};
+use crate::record;
+use crate::store::{DatasetInfo, Store, StoreStats, Usage};
 use crate::units::{grouped, human_bytes};
+use load::{Load, Patience};
+use verify::Verification;
 
 /// Between two lines of progress off a terminal: seldom enough for a log file.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
 
-/// What one load came to.
+/// What one run came to.
 #[derive(Debug, serde::Serialize)]
 struct Summary {
     /// `complete`, `interrupted` or `failed`.
     outcome: Outcome,
     store: String,
     keys_asked: u64,
+    /// Indexes below it were acknowledged in an earlier run, and not loaded again.
+    resumed_from: u64,
+    /// Acknowledged in this run.
     keys_acknowledged: u64,
     bytes_acknowledged: u64,
     elapsed_s: f64,
     keys_per_second: f64,
     megabytes_per_second: f64,
+    /// Attempts that failed and were made again.
+    retries: u64,
     store_keys_before: u64,
     store_keys_after: Option<u64>,
     /// The first failure, with the indexes of its batch.
     failure: Option<String>,
+    verification: Option<Verification>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -51,39 +59,48 @@ enum Outcome {
     Failed,
 }
 
-/// Loads the keys, prints the summary, and returns the exit code.
+/// Loads or verifies the keys, or both, prints the summary, and returns the exit code.
 ///
 /// # Errors
-/// When the store cannot be used at all; a load that began and failed is told by the exit code.
+/// When the store cannot be used at all, or holds another dataset than the one to resume; a load that began and
+/// failed is told by the exit code.
 pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
-    let store = Store::open(&config.store, Usage::Load).await?;
+    let usage = match config.mode {
+        SeedMode::Load { .. } => Usage::Load,
+        SeedMode::VerifyOnly => Usage::Look,
+    };
+    let store = Store::open(&config.store, usage).await?;
     let before = store.stats().await?;
-    output::say(&format!(
-        "Seeding {} keys of {} bytes into {} ({} {}, {} keys now)",
-        grouped(config.keys.get()),
-        config.dataset.value_size,
-        config.store.url,
-        before.engine,
-        before.version.as_deref().unwrap_or("of unknown version"),
-        grouped(before.keys),
-    ));
-    let info = dataset_info(&config);
-    if store.dataset().await?.is_some_and(|noted| noted != info) {
-        store.forget_dataset().await?;
+    let patience = Patience {
+        retry_for: config.retry_for,
+        stop: &stop,
+        retries: Cell::new(0),
+    };
+    let mut summary = match config.mode {
+        SeedMode::Load { resume } => load_keys(&store, &config, &patience, resume, &before).await?,
+        SeedMode::VerifyOnly => summarise(&config, Load::default(), 0, Duration::ZERO, &before),
+    };
+    let verifies = config.verify || config.mode == SeedMode::VerifyOnly;
+    if verifies && (summary.outcome == Outcome::Complete || config.mode == SeedMode::VerifyOnly) {
+        let mut progress = progress(&config);
+        let found = verify::verify(&store, &config, &patience, &mut progress).await;
+        progress.finish();
+        summary.outcome = if found.is_good() {
+            Outcome::Complete
+        } else if stop.is_cancelled() {
+            Outcome::Interrupted
+        } else {
+            Outcome::Failed
+        };
+        summary.verification = Some(found);
     }
-    let started = Instant::now();
-    let mut load = load(&store, &config, &stop).await;
-    if let Err(error) = conclude(&store, &config, &info, &load).await {
-        load.failure.get_or_insert(error);
-    }
-    let elapsed = started.elapsed();
-    let after = store.stats().await.ok().map(|stats| stats.keys);
-    let summary = summarise(&config, load, elapsed, (before.keys, after));
+    summary.retries = patience.retries.get();
+    summary.store_keys_after = store.stats().await.ok().map(|stats| stats.keys);
     if config.json {
         let json = serde_json::to_string_pretty(&summary).context("writing the summary")?;
         output::print(&(json + "\n"));
     } else {
-        output::print(&summary_text(&summary));
+        output::print(&summary_text(&summary, &config));
     }
     Ok(match summary.outcome {
         Outcome::Complete => exit::OK,
@@ -92,77 +109,77 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
     })
 }
 
-/// Keys and bytes that the store has acknowledged, and the first thing that went wrong.
-#[derive(Debug, Default)]
-struct Load {
-    keys: u64,
-    bytes: u64,
-    failure: Option<String>,
-}
-
-/// Keeps up to `in_flight` batches with the store until all are acknowledged, one fails or the stop comes.
-async fn load(store: &Store, config: &SeedConfig, stop: &CancellationToken) -> Load {
-    let mut batches = plan::batches(config.keys, config.batch);
-    let mut window = FuturesUnordered::new();
-    let mut progress = Progress::new(config.keys.get(), "keys", PLAIN_PROGRESS);
-    let started = Instant::now();
-    let mut load = Load::default();
-    loop {
-        while window.len() < config.in_flight && load.failure.is_none() && !stop.is_cancelled() {
-            let Some(indexes) = batches.next() else { break };
-            let batch = encode(&config.dataset, indexes.clone());
-            window.push(put(store, indexes, batch, config.ttl));
-        }
-        let Some((indexes, bytes, outcome)) = window.next().await else {
-            break;
-        };
-        match outcome {
-            Ok(()) => {
-                load.keys += indexes.end - indexes.start;
-                load.bytes += bytes;
-            }
-            Err(error) => {
-                load.failure.get_or_insert_with(|| {
-                    format!("keys {} to {}: {error}", indexes.start, indexes.end - 1)
-                });
-            }
-        }
-        progress.update(load.keys, || {
-            let seconds = started.elapsed().as_secs_f64();
-            format!(
-                "{} keys/s  {:.0} MB/s",
-                grouped((load.keys as f64 / seconds) as u64),
-                load.bytes as f64 / seconds / 1e6
-            )
-        });
-    }
-    progress.finish();
-    load
-}
-
-async fn put(
+async fn load_keys(
     store: &Store,
-    indexes: Range<u64>,
-    batch: Batch,
-    ttl: Option<Duration>,
-) -> (Range<u64>, u64, Result<(), StoreError>) {
-    let bytes = batch.bytes() as u64;
-    let outcome = store.put_batch(batch, ttl).await;
-    (indexes, bytes, outcome)
+    config: &SeedConfig,
+    patience: &Patience<'_>,
+    resume: bool,
+    before: &StoreStats,
+) -> anyhow::Result<Summary> {
+    let info = dataset_info(config);
+    let note = store.dataset_note().await?;
+    let start = start_of(config, &info, note.as_ref(), resume)?;
+    if !config.quiet {
+        let from = match start {
+            0 => String::new(),
+            start => format!(", from index {} on", grouped(start)),
+        };
+        output::say(&format!(
+            "Seeding {} keys of {} bytes into {} ({} {}, {} keys now){from}",
+            grouped(config.keys.get()),
+            config.dataset.value_size,
+            config.store.url,
+            before.engine,
+            before.version.as_deref().unwrap_or("of unknown version"),
+            grouped(before.keys),
+        ));
+    }
+    // The same bytes over a complete dataset leave it complete at every moment.
+    let complete_already = note.is_some_and(|note| note == info);
+    let checkpoint = Some(&info).filter(|_| !complete_already);
+    let started = Instant::now();
+    if let Some(info) = checkpoint {
+        let first = async || load::note(store, config, info, start).await;
+        patience.insist(0, first).await?;
+    }
+    let mut progress = progress(config);
+    let mut load = load::load(store, config, patience, start, checkpoint, &mut progress).await;
+    progress.finish();
+    if let Err(error) = conclude(store, config, patience, checkpoint, &load).await {
+        load.failure.get_or_insert(error);
+    }
+    Ok(summarise(config, load, start, started.elapsed(), before))
 }
 
-fn encode(dataset: &Dataset, indexes: Range<u64>) -> Batch {
-    let keys = (indexes.end - indexes.start) as usize;
-    // Twenty digits hold any index.
-    let entry_bytes = dataset.key_prefix.len() + 20 + dataset.value_size.bytes();
-    let mut batch = Batch::with_capacity(keys, keys * entry_bytes);
-    for index in indexes {
-        batch.push(
-            |out| dataset.put_key(index, out),
-            |out| dataset.put_record(index, out),
+/// Where to begin: at 0, or where the load that is to be resumed left off.
+fn start_of(
+    config: &SeedConfig,
+    info: &DatasetInfo,
+    note: Option<&DatasetInfo>,
+    resume: bool,
+) -> anyhow::Result<u64> {
+    if !resume {
+        return Ok(0);
+    }
+    let Some(note) = note else { return Ok(0) };
+    if !note.has_shape_of(info) {
+        bail!(
+            "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size \
+             and --seed, or load without --resume",
+            config.store.url,
+            note.key_prefix,
+            note.value_size,
+            note.seed
         );
     }
-    batch
+    Ok(note.loaded.unwrap_or(note.keys).min(config.keys.get()))
+}
+
+fn progress(config: &SeedConfig) -> Progress {
+    if config.quiet {
+        return Progress::silent();
+    }
+    Progress::new(config.keys.get(), "keys", PLAIN_PROGRESS)
 }
 
 fn dataset_info(config: &SeedConfig) -> DatasetInfo {
@@ -172,22 +189,29 @@ fn dataset_info(config: &SeedConfig) -> DatasetInfo {
         value_size: config.dataset.value_size.bytes(),
         seed: config.dataset.seed,
         record_version: record::VERSION,
+        loaded: None,
     }
 }
 
-/// Makes what was loaded durable, and notes the dataset if it is complete: who reads the note may rely on
-/// every index below its count.
+/// Makes what was loaded durable, and notes how far it is: who reads a note without `loaded` may rely on every
+/// index below its count.
 async fn conclude(
     store: &Store,
     config: &SeedConfig,
-    info: &DatasetInfo,
+    patience: &Patience<'_>,
+    checkpoint: Option<&DatasetInfo>,
     load: &Load,
 ) -> Result<(), String> {
-    if load.keys == config.keys.get() {
-        store
-            .put_dataset(info, config.ttl)
-            .await
-            .map_err(|error| format!("noting the dataset: {error}"))?;
+    let complete = load.reached == config.keys.get();
+    if complete {
+        // Also over a note that is true already: it lives as long as the keys.
+        let info = dataset_info(config);
+        let note = async || store.put_dataset(&info, config.ttl).await;
+        let noted = patience.insist(0, note).await;
+        noted.map_err(|error| format!("noting the dataset: {error}"))?;
+    } else if let Some(info) = checkpoint {
+        // For --resume; without it, that begins a little earlier.
+        let _ = load::note(store, config, info, load.reached).await;
     }
     store
         .sync()
@@ -198,38 +222,56 @@ async fn conclude(
 fn summarise(
     config: &SeedConfig,
     load: Load,
+    resumed_from: u64,
     elapsed: Duration,
-    (before, after): (u64, Option<u64>),
+    before: &StoreStats,
 ) -> Summary {
     let seconds = elapsed.as_secs_f64();
+    let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let outcome = match &load.failure {
         Some(_) => Outcome::Failed,
-        None if load.keys < config.keys.get() => Outcome::Interrupted,
+        None if load.reached < config.keys.get() => Outcome::Interrupted,
         None => Outcome::Complete,
     };
     Summary {
         outcome,
         store: config.store.url.to_string(),
         keys_asked: config.keys.get(),
+        resumed_from,
         keys_acknowledged: load.keys,
         bytes_acknowledged: load.bytes,
         elapsed_s: seconds,
-        keys_per_second: load.keys as f64 / seconds,
-        megabytes_per_second: load.bytes as f64 / seconds / 1e6,
-        store_keys_before: before,
-        store_keys_after: after,
+        keys_per_second: per_second(load.keys as f64),
+        megabytes_per_second: per_second(load.bytes as f64 / 1e6),
+        retries: 0,
+        store_keys_before: before.keys,
+        store_keys_after: None,
         failure: load.failure,
+        verification: None,
     }
 }
 
-fn summary_text(summary: &Summary) -> String {
-    let head = match summary.outcome {
-        Outcome::Complete => "Seeded",
-        Outcome::Interrupted => "Interrupted after",
-        Outcome::Failed => "FAILED after",
+fn summary_text(summary: &Summary, config: &SeedConfig) -> String {
+    let mut text = String::new();
+    if let SeedMode::Load { .. } = config.mode {
+        put_load(summary, &mut text);
+    }
+    if let Some(found) = &summary.verification {
+        put_verification(found, config, &mut text);
+    }
+    text
+}
+
+fn put_load(summary: &Summary, text: &mut String) {
+    let loaded = summary.resumed_from + summary.keys_acknowledged;
+    let head = match (summary.outcome, &summary.failure) {
+        (_, Some(_)) => "FAILED after",
+        _ if loaded < summary.keys_asked => "Interrupted after",
+        _ => "Seeded",
     };
-    let mut text = format!(
-        "{head} {} of {} keys ({}) in {:.2} s: {} keys/s, {:.1} MB/s\n",
+    let _ = writeln!(
+        text,
+        "{head} {} of {} keys ({}) in {:.2} s: {} keys/s, {:.1} MB/s",
         grouped(summary.keys_acknowledged),
         grouped(summary.keys_asked),
         human_bytes(summary.bytes_acknowledged),
@@ -237,6 +279,13 @@ fn summary_text(summary: &Summary) -> String {
         grouped(summary.keys_per_second as u64),
         summary.megabytes_per_second,
     );
+    if summary.resumed_from > 0 {
+        let from = grouped(summary.resumed_from);
+        let _ = writeln!(
+            text,
+            "Resumed: the keys below index {from} were there already"
+        );
+    }
     let after = summary
         .store_keys_after
         .map_or_else(|| "not available".to_owned(), grouped);
@@ -245,11 +294,50 @@ fn summary_text(summary: &Summary) -> String {
         "The store held {} keys before and holds {after} now, its note of the dataset included",
         grouped(summary.store_keys_before),
     );
+    if summary.retries > 0 {
+        let _ = writeln!(
+            text,
+            "{} attempts failed and were made again",
+            grouped(summary.retries)
+        );
+    }
     if let Some(failure) = &summary.failure {
         let _ = writeln!(text, "First failure: {failure}");
     }
-    if summary.outcome != Outcome::Complete {
-        text += "Run the same command again to complete it: the same keys get the same bytes\n";
+    if loaded < summary.keys_asked {
+        *text += "Run the same command with --resume to complete it\n";
     }
-    text
+}
+
+fn put_verification(found: &Verification, config: &SeedConfig, text: &mut String) {
+    let sample = if config.verify_sample < 1.0 {
+        ", a sample"
+    } else {
+        ""
+    };
+    let head = format!(
+        "{} keys{sample} in {:.2} s",
+        grouped(found.checked),
+        found.elapsed_s
+    );
+    if found.is_good() {
+        let _ = writeln!(text, "Verified {head}: every one holds its record");
+        return;
+    }
+    let extra = found.extra.map_or_else(
+        || "extra not looked for".into(),
+        |count| format!("{} extra", grouped(count)),
+    );
+    let _ = writeln!(
+        text,
+        "VERIFICATION FAILED, {head}: {} missing, {} different, {extra}",
+        grouped(found.missing),
+        grouped(found.different),
+    );
+    for line in &found.first {
+        let _ = writeln!(text, "  {line}");
+    }
+    if let Some(failure) = &found.failure {
+        let _ = writeln!(text, "It ended early: {failure}");
+    }
 }

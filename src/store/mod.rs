@@ -166,6 +166,22 @@ pub struct DatasetInfo {
     pub seed: u64,
     /// Version byte of the record format.
     pub record_version: u8,
+    /// How far an unfinished load has come: the indexes below are acknowledged. `None`: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<u64>,
+}
+
+impl DatasetInfo {
+    /// Whether both say the same of every index that both have, however many that are.
+    #[must_use]
+    pub fn has_shape_of(&self, other: &Self) -> bool {
+        let shape = |info: &Self| Self {
+            keys: 0,
+            loaded: None,
+            ..info.clone()
+        };
+        shape(self) == shape(other)
+    }
 }
 
 /// How the store is going to be used, which decides what it may trade for speed.
@@ -325,8 +341,14 @@ impl Store {
         }
     }
 
-    /// What `seed` noted about the dataset; `None` when it noted nothing that can be read.
+    /// What is known of a complete dataset; `None` when `seed` noted nothing that can be read, or is not done.
     pub async fn dataset(&self) -> Result<Option<DatasetInfo>, StoreError> {
+        let note = self.dataset_note().await?;
+        Ok(note.filter(|info| info.loaded.is_none()))
+    }
+
+    /// What `seed` noted last, perhaps in the middle of a load.
+    pub async fn dataset_note(&self) -> Result<Option<DatasetInfo>, StoreError> {
         let values = self.get_many(vec![Bytes::from_static(DATASET_KEY)]).await?;
         let bytes = values.into_iter().next().flatten();
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
@@ -341,13 +363,6 @@ impl Store {
         let json = serde_json::to_vec(info).expect("plain fields are always JSON");
         self.put(Bytes::from_static(DATASET_KEY), json.into(), ttl)
             .await
-    }
-
-    /// Takes the note away, before it stops being true.
-    pub async fn forget_dataset(&self) -> Result<(), StoreError> {
-        self.delete(vec![Bytes::from_static(DATASET_KEY)])
-            .await
-            .map(|_| ())
     }
 }
 

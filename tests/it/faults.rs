@@ -129,7 +129,10 @@ fn values_that_read_like_messages_are_served_like_any_other() {
 fn a_full_store_fails_the_load_with_its_own_words() {
     let store = Server::start();
     assert_eq!(store.ask("CONFIG SET maxmemory 3mb"), "+OK\r\n");
-    let output = kvpoc(&format!("seed --store {} --keys 100k", store.url()));
+    let output = kvpoc(&format!(
+        "seed --store {} --keys 100k --retry-for 500ms",
+        store.url()
+    ));
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -141,7 +144,10 @@ fn a_full_store_fails_the_load_with_its_own_words() {
 #[test]
 fn a_store_that_dies_during_a_load_fails_it_and_loses_nothing_acknowledged() {
     let mut store = Server::start();
-    let mut seeding = start(&format!("seed --json --store {} --keys 1G", store.url()));
+    let mut seeding = start(&format!(
+        "seed --json --store {} --keys 1G --retry-for 500ms",
+        store.url()
+    ));
     eventually("the first keys", || {
         store
             .ask("EXISTS user:session:5000")

@@ -9,6 +9,7 @@ mod flow;
 mod http;
 mod load;
 mod openapi;
+mod seed;
 mod serve;
 mod settings;
 mod support;

@@ -1,0 +1,135 @@
+//! `kvpoc seed`: what it proves about the keys, and what it does when it is interrupted.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Serve, Server, Store, eventually, expect_code, json, kvpoc, seed, start, stderr,
+};
+
+fn verify(store: &str, keys: u64, more: &str, code: i32) -> Value {
+    let line = format!("seed --verify-only --json --store {store} --keys {keys} {more}");
+    json(&expect_code(&line, code))["verification"].clone()
+}
+
+#[test]
+fn a_verified_dataset_holds_every_record_and_nothing_else() {
+    for store in Store::all() {
+        let summary = seed(&store.url(), 1_000, "--verify");
+        let found = &summary["verification"];
+        assert_eq!(found["checked"], 1_000);
+        assert_eq!(
+            (&found["missing"], &found["different"], &found["extra"]),
+            (&json!(0), &json!(0), &json!(0))
+        );
+
+        let serve = Serve::start(&store.url(), "--allow-writes");
+        let status = |method, key: &str, body: &[u8]| {
+            serve
+                .request(method, &format!("/v1/keys/{key}"), body)
+                .status
+        };
+        assert_eq!(status("DELETE", "user:session:7", b""), 204);
+        assert_eq!(status("PUT", "user:session:8", b"other"), 204);
+        assert_eq!(status("PUT", "user:session:1000", b"extra"), 204);
+        assert_eq!(status("PUT", "somebody:else", b"x"), 204);
+        let found = verify(&store.url(), 1_000, "", 1);
+        assert_eq!(
+            (&found["missing"], &found["different"], &found["extra"]),
+            (&json!(1), &json!(1), &json!(1))
+        );
+        let first = found["first"].to_string();
+        for text in [
+            "user:session:7 is missing",
+            "user:session:8 has another value",
+            "user:session:1000 belongs to no index",
+        ] {
+            assert!(first.contains(text), "{first}");
+        }
+        // Loading again mends what is missing and different, and leaves what is not its own.
+        seed(&store.url(), 1_000, "");
+        let found = verify(&store.url(), 1_000, "", 1);
+        assert_eq!(
+            (&found["missing"], &found["different"], &found["extra"]),
+            (&json!(0), &json!(0), &json!(1))
+        );
+    }
+}
+
+#[test]
+fn a_sample_is_the_same_each_time() {
+    for store in Store::all() {
+        seed(&store.url(), 5_000, "");
+        let checked = |more| verify(&store.url(), 5_000, more, 0)["checked"].as_u64();
+        let first = checked("--verify-sample 0.1");
+        assert!((300..700).contains(&first.expect("a number")), "{first:?}");
+        assert_eq!(checked("--verify-sample 0.1"), first);
+    }
+}
+
+#[test]
+fn a_killed_load_goes_on_where_it_stopped_and_is_complete() {
+    let server = Server::start();
+    let url = server.url();
+    let line = format!("seed --json --quiet --store {url} --keys 1M --batch 128");
+    let mut seeding = start(&line);
+    let reached = eventually("a checkpoint", || {
+        let note = server.ask("GET kvpoc:dataset");
+        let note: Value = serde_json::from_str(note.lines().nth(1)?).ok()?;
+        note["loaded"].as_u64().filter(|&loaded| loaded > 0)
+    });
+    seeding.signal(Signal::KILL);
+    assert_eq!(seeding.ended(), None);
+    // Nobody takes a part for the whole.
+    let serve = Serve::start(&url, "");
+    assert_eq!(serve.get("/stats").json()["dataset"], Value::Null);
+    let summary = json(&expect_code(&format!("{line} --resume --verify"), 0));
+    let from = summary["resumed_from"].as_u64().expect("a number");
+    assert!(from >= reached, "{summary}");
+    assert_eq!(
+        from + summary["keys_acknowledged"].as_u64().expect("a number"),
+        1_000_000
+    );
+    assert_eq!(summary["verification"]["checked"], 1_000_000);
+}
+
+#[test]
+fn a_store_that_restarts_during_a_load_costs_no_key() {
+    let mut server = Server::start();
+    let url = server.url();
+    let mut seeding = start(&format!(
+        "seed --json --verify --store {url} --keys 200k --batch 100"
+    ));
+    eventually("some keys", || {
+        (!server.ask("DBSIZE").starts_with(":0")).then_some(())
+    });
+    server.kill();
+    server.start_again();
+    assert_eq!(seeding.ended(), Some(0));
+    let summary = json(&seeding.output());
+    assert!(summary["retries"].as_u64() > Some(0), "{summary}");
+    assert_eq!(summary["verification"]["checked"], 200_000);
+}
+
+#[test]
+fn another_dataset_is_not_taken_for_the_one_to_resume() {
+    for store in Store::all() {
+        seed(&store.url(), 100, "");
+        let output = kvpoc(&format!(
+            "seed --resume --keys 200 --seed 2 --store {}",
+            store.url()
+        ));
+        assert_eq!(output.status.code(), Some(69));
+        assert!(
+            stderr(&output).contains("cannot resume"),
+            "{}",
+            stderr(&output)
+        );
+        // More of the same is only what is missing.
+        let summary = seed(&store.url(), 200, "--resume");
+        assert_eq!(
+            (&summary["resumed_from"], &summary["keys_acknowledged"]),
+            (&json!(100), &json!(100))
+        );
+    }
+}
