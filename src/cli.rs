@@ -101,6 +101,10 @@ Examples:
 
 /// Flags of `seed`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that a user turns"
+)]
 pub struct SeedArgs {
     /// Where the keys go.
     #[arg(

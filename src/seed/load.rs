@@ -4,6 +4,7 @@
 //! has not acknowledged, nor give up on one before its time.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -180,7 +181,7 @@ fn words(load: &Load, elapsed: Duration, in_flight: usize, retries: u64) -> Stri
         load.bytes as f64 / seconds / 1e6
     );
     if retries > 0 {
-        text += &format!("  {} retries", grouped(retries));
+        let _ = write!(text, "  {} retries", grouped(retries));
     }
     text
 }

@@ -108,7 +108,7 @@ mod tests {
                 let start = 100 + number * 7;
                 watermark.acknowledge(start..start + 7);
                 acknowledged.insert(number);
-                let without_gap = (0..).take_while(|number| acknowledged.contains(number)).count();
+                let without_gap = (0..20).take_while(|number| acknowledged.contains(number)).count();
                 prop_assert_eq!(watermark.reached(), 100 + without_gap as u64 * 7);
             }
         }
