@@ -90,11 +90,11 @@ Examples:
 
 Latency runs from the moment an arrival is due, for every arrival, answered or not.")]
     Bench(Box<BenchArgs>),
-    /// Explain one key, or the store when no key is given
+    /// Explain keys, or the store when none is given
     #[command(after_help = "\
 Examples:
   kvpoc inspect user:session:42
-  kvpoc inspect user:session:42 --json
+  kvpoc inspect user:session:42 user:session:43 --json
   kvpoc inspect")]
     Inspect(InspectArgs),
 }
@@ -511,9 +511,9 @@ pub struct BenchArgs {
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The key to look up; without one, the store is described
+    /// The keys to look up; without one, the store is described
     #[arg(value_name = "KEY")]
-    pub key: Option<String>,
+    pub keys: Vec<String>,
 
     /// Where the keys are.
     #[arg(
@@ -531,7 +531,7 @@ pub struct InspectArgs {
     pub store_timeout: Duration,
 
     /// Keys to look at when the store is described
-    #[arg(long, env = "KVPOC_SAMPLE", value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, env = "KVPOC_SAMPLE", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub sample: u32,
 
     /// Print JSON

@@ -57,7 +57,7 @@ fn run(job: Job) -> anyhow::Result<u8> {
         .build()?;
     let code = runtime.block_on(async {
         let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone()));
+        watch_signals(stop.clone())?;
         match job {
             Job::Seed(config) => seed::run(config, stop).await,
             Job::Serve(config) => serve::run(config, stop).await,
@@ -85,23 +85,23 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-/// The first signal asks for a clean end; the second one ends the program where it stands.
-async fn stop_on_signal(stop: CancellationToken) {
+/// The first signal asks for a clean end; the second one ends the program where it stands. From the return of
+/// this function on, no signal is missed.
+fn watch_signals(stop: CancellationToken) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if stop.is_cancelled() {
+                std::process::exit(exit::INTERRUPTED.into());
+            }
+            stop.cancel();
         }
-        if stop.is_cancelled() {
-            std::process::exit(exit::INTERRUPTED.into());
-        }
-        stop.cancel();
-    }
+    });
+    Ok(())
 }

@@ -183,8 +183,8 @@ pub struct Outputs {
 pub struct InspectConfig {
     /// Where the keys are.
     pub store: StoreConfig,
-    /// Which key; `None`: the store itself.
-    pub key: Option<String>,
+    /// Which keys; none: the store itself.
+    pub keys: Vec<String>,
     /// Keys to look at when the store is described.
     pub sample: usize,
     /// JSON instead of text.
@@ -416,9 +416,8 @@ fn check_generator(args: &BenchArgs) -> Result<(), ConfigError> {
 }
 
 fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
-    if let Some(key) = &args.key
-        && !(1..=MAX_KEY_BYTES).contains(&key.len())
-    {
+    let unfit = |key: &&String| !(1..=MAX_KEY_BYTES).contains(&key.len());
+    if let Some(key) = args.keys.iter().find(unfit) {
         return Err(setting(
             "KEY",
             &format!("{} bytes", key.len()),
@@ -427,7 +426,7 @@ fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
     }
     Ok(InspectConfig {
         store: store(&args.store, args.store_timeout)?,
-        key: args.key,
+        keys: args.keys,
         sample: args.sample as usize,
         json: args.json,
     })

@@ -19,7 +19,7 @@ use fred::types::{
 };
 
 use super::deadline::Deadline;
-use super::{Batch, Description, Page, StoreError, StoreStats, TimeToLive};
+use super::{Batch, Description, Measure, Page, StoreError, StoreStats, TimeToLive};
 use crate::cli::Fetch;
 use crate::config::{StoreConfig, StoreUrl};
 
@@ -230,13 +230,32 @@ impl Dragonfly {
     }
 
     pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
-        // After the documentation of PTTL: -2 for an absent key, -1 for one that stays.
-        let left_ms: i64 = self.ask("PTTL", vec![key]).await?;
-        Ok(match u64::try_from(left_ms) {
-            Ok(left_ms) => TimeToLive::Left(Duration::from_millis(left_ms)),
-            Err(_) if left_ms == -1 => TimeToLive::Forever,
-            Err(_) => TimeToLive::Absent,
-        })
+        Ok(left_of(self.ask("PTTL", vec![key]).await?))
+    }
+
+    pub(super) async fn measure(&self, keys: Vec<Bytes>) -> Result<Vec<Measure>, StoreError> {
+        let pipeline = self.ready()?.pipeline();
+        for key in keys {
+            let queued: Result<(), Error> = pipeline.strlen(key.clone()).await;
+            queued.map_err(|error| self.error(&error))?;
+            let queued: Result<(), Error> = pipeline.pttl(key).await;
+            queued.map_err(|error| self.error(&error))?;
+        }
+        let answers = pin!(async { Ok(pipeline.try_all::<i64>().await) });
+        let answers = self.done(answers).await?;
+        answers
+            .chunks_exact(2)
+            .map(|pair| {
+                let bytes = match &pair[0] {
+                    Ok(bytes) => u64::try_from(*bytes).ok(),
+                    Err(error) if error.details().starts_with("WRONGTYPE") => None,
+                    Err(error) => return Err(self.error(error)),
+                };
+                let left_ms = pair[1].as_ref().map_err(|error| self.error(error))?;
+                let left = left_of(*left_ms);
+                Ok(Measure { bytes, left })
+            })
+            .collect()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -427,6 +446,15 @@ fn command(name: &'static str) -> CustomCommand {
 
 fn expiration(ttl: Duration) -> Expiration {
     Expiration::PX(i64::try_from(ttl.as_millis().max(1)).unwrap_or(i64::MAX))
+}
+
+/// What PTTL answers: -2 for an absent key, -1 for one that stays, else milliseconds.
+fn left_of(left_ms: i64) -> TimeToLive {
+    match u64::try_from(left_ms) {
+        Ok(left_ms) => TimeToLive::Left(Duration::from_millis(left_ms)),
+        Err(_) if left_ms == -1 => TimeToLive::Forever,
+        Err(_) => TimeToLive::Absent,
+    }
 }
 
 fn into_bytes(value: Value) -> Option<Bytes> {

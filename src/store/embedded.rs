@@ -18,7 +18,7 @@ use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, WithoutTls};
 use tokio::sync::Semaphore;
 
-use super::{Batch, Description, Page, StoreError, StoreStats, TimeToLive, Usage};
+use super::{Batch, Description, Measure, Page, StoreError, StoreStats, TimeToLive, Usage};
 use crate::units::MAX_KEY_BYTES;
 
 /// Address space to reserve; the file stays sparse and grows with the data.
@@ -144,14 +144,27 @@ impl Embedded {
     }
 
     pub(super) fn time_to_live(&self, key: &Bytes) -> Result<TimeToLive, StoreError> {
+        let measured = self.measure(std::slice::from_ref(key))?;
+        let absent = TimeToLive::Absent;
+        Ok(measured.first().map_or(absent, |measure| measure.left))
+    }
+
+    pub(super) fn measure(&self, keys: &[Bytes]) -> Result<Vec<Measure>, StoreError> {
         let now_ms = now_ms();
         let txn = self.env.read_txn().map_err(store_error)?;
-        let stored = self.lookup(&txn, key)?;
-        Ok(match stored.and_then(|stored| live(stored, now_ms)) {
-            None => TimeToLive::Absent,
-            Some((_, 0)) => TimeToLive::Forever,
-            Some((_, expiry)) => TimeToLive::Left(Duration::from_millis(expiry - now_ms)),
-        })
+        let measure = |key: &Bytes| {
+            let stored = self.lookup(&txn, key)?;
+            let live = stored.and_then(|stored| live(stored, now_ms));
+            Ok(Measure {
+                bytes: live.map(|(value, _)| value.len() as u64),
+                left: match live {
+                    None => TimeToLive::Absent,
+                    Some((_, 0)) => TimeToLive::Forever,
+                    Some((_, expiry)) => TimeToLive::Left(Duration::from_millis(expiry - now_ms)),
+                },
+            })
+        };
+        keys.iter().map(measure).collect()
     }
 
     pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {

@@ -144,6 +144,15 @@ pub enum TimeToLive {
     Left(Duration),
 }
 
+/// What can be told of a key without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// Bytes of the value; `None` when it is no string.
+    pub bytes: Option<u64>,
+    /// How long it has left; `Absent` when it went meanwhile.
+    pub left: TimeToLive,
+}
+
 /// One page of a scan. A page may be empty although more follow, and a key may come twice.
 #[derive(Debug)]
 pub struct Page {
@@ -280,6 +289,14 @@ impl Store {
         match &self.0 {
             Engine::Dragonfly(store) => store.time_to_live(key).await,
             Engine::Embedded(store) => store.time_to_live(&key),
+        }
+    }
+
+    /// Sizes and times to live of keys, without reading their values.
+    pub async fn measure(&self, keys: Vec<Bytes>) -> Result<Vec<Measure>, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.measure(keys).await,
+            Engine::Embedded(store) => store.measure(&keys),
         }
     }
 

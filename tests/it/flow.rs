@@ -57,7 +57,7 @@ fn the_whole_flow_works_on_every_store() {
         assert_eq!(inspected["content"]["id"], 7);
         let described = json(&expect_code(&format!("inspect --json --store {url}"), 0));
         assert_eq!(described["dataset"]["keys"], KEYS);
-        assert_eq!(described["sample"]["values"], 1_000);
+        assert_eq!(described["sample"]["values"], 10_000);
     }
 }
 

@@ -7,6 +7,7 @@ mod bench;
 mod faults;
 mod flow;
 mod http;
+mod inspect;
 mod load;
 mod openapi;
 mod seed;

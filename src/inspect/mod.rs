@@ -1,7 +1,9 @@
-//! `kvpoc inspect`: one key explained, or the store when no key is given.
+//! `kvpoc inspect`: keys explained, or the store when none is given.
 //!
 //! Enters: an [`InspectConfig`]. Leaves: text or JSON on standard output, and an exit code. Must not change
 //! anything, and must not block the store: one key is a few small questions, a sample is a bounded scan.
+
+mod keyspace;
 
 use std::fmt::Write as _;
 
@@ -14,6 +16,7 @@ use crate::output;
 use crate::record::{self, Decoded, Session};
 use crate::store::{Description, Page, Store, Usage};
 use crate::units::{grouped, human_bytes};
+use keyspace::Keyspace;
 
 /// Bytes of an unreadable value that are worth showing.
 const HEX_BYTES: usize = 256;
@@ -21,32 +24,38 @@ const HEX_BYTES_PER_LINE: usize = 16;
 /// Keys asked for in one page of a scan: a fraction of a millisecond of the store's time.
 const SCAN_PAGE: usize = 100;
 
-/// Looks, prints, and returns the exit code: 1 when the key is absent.
+/// Looks, prints, and returns the exit code: 1 when a key is absent.
 ///
 /// # Errors
 /// When the store cannot be used.
 pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
     let store = Store::open(&config.store, Usage::Look).await?;
-    let Some(key) = &config.key else {
+    if config.keys.is_empty() {
         let summary = look_at_store(&store, config.sample).await?;
         print(config.json, &summary, store_text);
         return Ok(exit::OK);
+    }
+    let (mut found, mut text, mut code) = (Vec::new(), String::new(), exit::OK);
+    for key in &config.keys {
+        let asked = Bytes::copy_from_slice(key.as_bytes());
+        if let Some(description) = store.describe(asked).await? {
+            let inspection = inspection(key, &description);
+            text += &key_text(&inspection, description.value.as_deref());
+            found.push(inspection);
+        } else {
+            let url = &config.store.url;
+            let _ = writeln!(text, "{key}: there is no such key in {url}");
+            found.push(json!({"key": key, "exists": false}));
+            code = exit::NO;
+        }
+    }
+    // One answer for one key, a list for several.
+    let all = match &found[..] {
+        [one] => one.clone(),
+        several => json!(several),
     };
-    let described = store
-        .describe(Bytes::copy_from_slice(key.as_bytes()))
-        .await?;
-    let Some(description) = described else {
-        let absent = json!({"key": key, "exists": false});
-        print(config.json, &absent, |_| {
-            format!("{key}: there is no such key in {}\n", config.store.url)
-        });
-        return Ok(exit::NO);
-    };
-    let inspection = inspection(key, &description);
-    print(config.json, &inspection, |inspection| {
-        key_text(inspection, description.value.as_deref())
-    });
-    Ok(exit::OK)
+    print(config.json, &all, |_| text);
+    Ok(code)
 }
 
 fn print(as_json: bool, value: &Value, text: impl FnOnce(&Value) -> String) {
@@ -183,39 +192,32 @@ fn hex_dump(bytes: &[u8]) -> String {
 /// The store's own figures, the dataset's note, and a sample of the keys.
 async fn look_at_store(store: &Store, sample: usize) -> anyhow::Result<Value> {
     let stats = store.stats().await?;
-    let dataset = store.dataset().await?;
-    let mut keys = Vec::new();
-    let mut cursor = None;
-    while keys.len() < sample {
-        let Page { keys: page, next } = store.scan(cursor, SCAN_PAGE).await?;
-        keys.extend(page.into_iter().take(sample - keys.len()));
+    let note = store.dataset_note().await?;
+    let mut keyspace = Keyspace::default();
+    let (mut seen, mut cursor) = (0, None);
+    while seen < sample {
+        let Page { mut keys, next } = store.scan(cursor, SCAN_PAGE).await?;
+        keys.truncate(sample - seen);
+        seen += keys.len();
+        for (key, measure) in keys.iter().zip(store.measure(keys.clone()).await?) {
+            keyspace.add(key, &measure);
+        }
         match next {
             Some(next) => cursor = Some(next),
             None => break,
         }
     }
-    let sizes = value_sizes(store, &keys).await?;
+    keyspace.warn(note.as_ref());
+    let (complete, unfinished) = match note {
+        Some(note) if note.loaded.is_some() => (None, Some(note)),
+        note => (note, None),
+    };
     Ok(json!({
         "store": stats,
-        "dataset": dataset,
-        "sample": {
-            "keys": keys.len(),
-            "first": keys.first().map(|key| String::from_utf8_lossy(key)),
-            "values": sizes.len(),
-            "value_bytes_min": sizes.iter().min(),
-            "value_bytes_max": sizes.iter().max(),
-        },
+        "dataset": complete,
+        "unfinished_load": unfinished,
+        "sample": keyspace,
     }))
-}
-
-/// Sizes of the string values among `keys`.
-async fn value_sizes(store: &Store, keys: &[Bytes]) -> anyhow::Result<Vec<usize>> {
-    let mut sizes = Vec::with_capacity(keys.len());
-    for page in keys.chunks(SCAN_PAGE) {
-        let values = store.get_many(page.to_vec()).await?;
-        sizes.extend(values.into_iter().flatten().map(|value| value.len()));
-    }
-    Ok(sizes)
 }
 
 fn store_text(summary: &Value) -> String {
@@ -231,32 +233,76 @@ fn store_text(summary: &Value) -> String {
     row("memory limit", bytes(&store["max_memory_bytes"]));
     row("commands processed", count(&store["commands_processed"]));
     row("key reads", count(&store["key_reads"]));
-    let dataset = &summary["dataset"];
+    let unfinished = &summary["unfinished_load"];
+    let (dataset, state) = if unfinished.is_null() {
+        (&summary["dataset"], String::new())
+    } else {
+        let loaded = count(&unfinished["loaded"]);
+        (
+            unfinished,
+            format!(", UNFINISHED: {loaded} loaded; complete it with kvpoc seed --resume"),
+        )
+    };
     if dataset.is_null() {
         row("dataset", "none noted".into());
     } else {
         let prefix = shown(&dataset["key_prefix"]);
         let (keys, size) = (count(&dataset["keys"]), shown(&dataset["value_size"]));
+        let seed = &dataset["seed"];
         row(
             "dataset",
-            format!(
-                "{prefix}0 … {keys} keys of {size} bytes, seed {}",
-                dataset["seed"]
-            ),
+            format!("{prefix}0 … {keys} keys of {size} bytes, seed {seed}{state}"),
         );
     }
     let sample = &summary["sample"];
     row(
         "sample",
         format!(
-            "{} keys from {}, values of {} to {} bytes",
+            "{} keys, values of {} to {} bytes",
             count(&sample["keys"]),
-            shown(&sample["first"]),
             shown(&sample["value_bytes_min"]),
             shown(&sample["value_bytes_max"]),
         ),
     );
+    for (title, member, below) in [
+        ("by prefix", "prefixes", ""),
+        ("by size", "sizes", "below "),
+        ("by time to live", "times_to_live", ""),
+    ] {
+        put_counts(title, &sample[member], below, &mut text);
+    }
+    let largest = sample["largest"].as_array().into_iter().flatten();
+    for (place, key) in largest.enumerate() {
+        let title = if place == 0 { "largest" } else { "" };
+        let _ = writeln!(
+            text,
+            "  {title:<20}{:>10} bytes  {}",
+            count(&key[1]),
+            shown(&key[0])
+        );
+    }
+    for warning in sample["warnings"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "Warning: {}", shown(warning));
+    }
     text
+}
+
+/// A table of counts with their shares.
+fn put_counts(title: &str, counts: &Value, before_name: &str, text: &mut String) {
+    let Some(counts) = counts.as_object() else {
+        return;
+    };
+    let all: u64 = counts.values().filter_map(Value::as_u64).sum();
+    for (place, (name, count)) in counts.iter().enumerate() {
+        let title = if place == 0 { title } else { "" };
+        let count = count.as_u64().unwrap_or_default();
+        let share = count as f64 / all.max(1) as f64 * 100.0;
+        let count = grouped(count);
+        let _ = writeln!(
+            text,
+            "  {title:<20}{count:>10}  {share:>5.1} %  {before_name}{name}"
+        );
+    }
 }
 
 #[cfg(test)]
