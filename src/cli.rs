@@ -159,6 +159,28 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_TTL", value_name = "TIME", default_value = "0s", value_parser = parse_ttl_or_zero)]
     pub ttl: Duration,
 
+    /// How much shorter the time to live of a batch may be, as a share of it, drawn from the seed
+    #[arg(
+        long,
+        env = "KVPOC_TTL_JITTER",
+        value_name = "SHARE",
+        default_value = "0"
+    )]
+    pub ttl_jitter: f64,
+
+    /// Keys a second at most, for a store that others use; left out, as fast as it takes them
+    #[arg(long, env = "KVPOC_SEED_RATE", value_name = "RATE")]
+    pub rate: Option<Rate>,
+
+    /// Write the keys in an order as if shuffled, drawn from the seed
+    #[arg(long, env = "KVPOC_SHUFFLE", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub shuffle: bool,
+
+    /// Connections to the store; 0: one for each of its threads, 8 at most
+    #[arg(long, env = "KVPOC_SEED_CONNECTIONS", value_name = "N", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub connections: u16,
+
     /// Go on where an interrupted load of the same dataset stopped
     #[arg(long, env = "KVPOC_RESUME", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]

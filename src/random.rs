@@ -34,6 +34,53 @@ pub fn chance(bits: u64, share: f64) -> bool {
     ((bits >> 11) as f64) < share * (1_u64 << 53) as f64
 }
 
+/// In which order the indexes of a load are written: position → index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As they are.
+    Ascending,
+    /// As if shuffled, the same for the same seed and count.
+    Shuffled {
+        /// How many indexes there are.
+        keys: u64,
+        /// What the order follows from.
+        seed: u64,
+    },
+}
+
+impl Order {
+    /// The index at a position below the number of keys; each index has exactly one position.
+    ///
+    /// A Feistel network over the next even number of bits, walked until it lands below the count: Black and
+    /// Rogaway, "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002).
+    #[must_use]
+    pub fn index(self, position: u64) -> u64 {
+        let Self::Shuffled { keys, seed } = self else {
+            return position;
+        };
+        debug_assert!(position < keys);
+        let bits = u64::BITS - keys.saturating_sub(1).leading_zeros();
+        let half = bits.div_ceil(2).max(1);
+        let mask = (1_u64 << half) - 1;
+        let mut value = position;
+        loop {
+            let (mut left, mut right) = (value >> half, value & mask);
+            for round in 0..ROUNDS {
+                let mixed = splitmix64(seed ^ (round << 56), right) & mask;
+                (left, right) = (right, left ^ mixed);
+            }
+            value = (left << half) | right;
+            // At most three in four land outside.
+            if value < keys {
+                return value;
+            }
+        }
+    }
+}
+
+/// Enough for an order without a pattern; it keeps no secret.
+const ROUNDS: u64 = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +114,20 @@ mod tests {
         assert_eq!(below(0, 10), 0);
         assert_eq!(below(u64::MAX, 10), 9);
         assert_eq!(below(u64::MAX, 1), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_index_has_one_position_in_every_order(keys in 1_u64..3_000, seed: u64) {
+            let order = Order::Shuffled { keys, seed };
+            let mut indexes: Vec<u64> = (0..keys).map(|position| order.index(position)).collect();
+            let again: Vec<u64> = (0..keys).map(|position| order.index(position)).collect();
+            proptest::prop_assert_eq!(&indexes, &again);
+            if keys > 100 {
+                proptest::prop_assert!(!indexes.is_sorted());
+            }
+            indexes.sort_unstable();
+            proptest::prop_assert!(indexes.into_iter().eq(0..keys));
+        }
     }
 }

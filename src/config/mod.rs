@@ -25,8 +25,9 @@ pub use token::Token;
 
 use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs};
 use crate::load::{Arrivals, Preset, Slos, Stages};
+use crate::random::Order;
 use crate::record::Dataset;
-use crate::units::{KeyCount, MAX_KEY_BYTES, human_bytes};
+use crate::units::{KeyCount, MAX_KEY_BYTES, Rate, human_bytes};
 
 /// Decimal digits of the largest index.
 const MAX_INDEX_DIGITS: usize = 12;
@@ -77,6 +78,14 @@ pub struct SeedConfig {
     pub in_flight: usize,
     /// Time to live; `None`: they stay.
     pub ttl: Option<Duration>,
+    /// How much shorter a batch's time to live may be, as a share of it.
+    pub ttl_jitter: f64,
+    /// In which order.
+    pub order: Order,
+    /// Keys a second at most.
+    pub rate: Option<Rate>,
+    /// Connections to the store; `None`: by its threads.
+    pub connections: Option<usize>,
     /// Load or look.
     pub mode: SeedMode,
     /// Read back what was loaded.
@@ -269,6 +278,17 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         batch: args.batch,
         in_flight: args.in_flight as usize,
         ttl: (!args.ttl.is_zero()).then_some(args.ttl),
+        ttl_jitter: share("--ttl-jitter", args.ttl_jitter)?,
+        order: if args.shuffle {
+            Order::Shuffled {
+                keys: args.keys.get(),
+                seed: args.seed,
+            }
+        } else {
+            Order::Ascending
+        },
+        rate: args.rate,
+        connections: (args.connections > 0).then_some(args.connections.into()),
         mode: match (args.verify_only, args.resume) {
             (true, true) => {
                 let names = "--verify-only, --resume";

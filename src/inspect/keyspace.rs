@@ -176,6 +176,7 @@ mod tests {
             seed: 1,
             record_version: 1,
             loaded: None,
+            shuffled: false,
         };
         let mut found = keyspace(&[
             ("a:1", 2_000_000, TimeToLive::Forever),

@@ -15,12 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{self, Watermark};
 use crate::config::SeedConfig;
 use crate::progress::Progress;
-use crate::record::Dataset;
+use crate::random::splitmix64;
 use crate::store::{Batch, DatasetInfo, Store, StoreError};
 use crate::units::grouped;
 
 /// How much of the work a killed load does again at most, in time.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+
+/// Apart from every other use of the dataset's seed.
+const TTL_SALT: u64 = 0x74_746c;
 
 /// Keys and bytes that the store has acknowledged, and the first thing that went wrong.
 #[derive(Debug, Default)]
@@ -28,7 +31,7 @@ pub(super) struct Load {
     /// Acknowledged in this run.
     pub(super) keys: u64,
     pub(super) bytes: u64,
-    /// All indexes below are acknowledged, in this run or before.
+    /// All positions below are acknowledged, in this run or before.
     pub(super) reached: u64,
     pub(super) failure: Option<String>,
 }
@@ -75,37 +78,51 @@ fn may_pass(error: &StoreError) -> bool {
 /// Keeps up to `in_flight` batches with the store until all from `start` on are acknowledged, one fails or the
 /// stop comes; notes now and then in `checkpoint` how far it is.
 pub(super) async fn load(
-    store: &Store,
+    stores: &[Store],
     config: &SeedConfig,
     patience: &Patience<'_>,
     start: u64,
     checkpoint: Option<&DatasetInfo>,
     progress: &mut Progress,
 ) -> Load {
-    let mut batches = plan::batches(start..config.keys.get(), config.batch);
+    let mut batches = plan::batches(start..config.keys.get(), config.batch).enumerate();
     let mut window = FuturesUnordered::new();
     let mut watermark = Watermark::new(start);
     let started = Instant::now();
-    let mut noted = Instant::now();
+    let (mut noted, mut launched) = (started, 0_u64);
     let mut load = Load::default();
     loop {
         let go_on = load.failure.is_none() && !patience.stop.is_cancelled();
-        while go_on && window.len() < config.in_flight {
-            let Some(indexes) = batches.next() else { break };
-            window.push(put(store, config, patience, indexes));
+        while go_on && window.len() < config.in_flight && due(config, started, launched).is_none() {
+            let Some((number, positions)) = batches.next() else {
+                break;
+            };
+            launched += positions.end - positions.start;
+            let store = &stores[number % stores.len()];
+            window.push(put(store, config, patience, positions));
         }
-        let Some((indexes, outcome)) = window.next().await else {
-            break;
+        let wait = due(config, started, launched)
+            .filter(|_| go_on && launched < config.keys.get() - start);
+        let next = match (wait, window.is_empty()) {
+            (None, true) => break,
+            (None, false) => window.next().await,
+            (Some(wait), _) => tokio::select! {
+                // An empty window is done at once, and done for good.
+                Some(next) = window.next() => Some(next),
+                () = tokio::time::sleep(wait) => None,
+                () = patience.stop.cancelled() => None,
+            },
         };
-        match outcome {
-            Ok(bytes) => {
-                load.keys += indexes.end - indexes.start;
+        match next {
+            None => continue,
+            Some((positions, Ok(bytes))) => {
+                load.keys += positions.end - positions.start;
                 load.bytes += bytes;
-                watermark.acknowledge(indexes);
+                watermark.acknowledge(positions);
             }
-            Err(error) => {
+            Some((positions, Err(error))) => {
                 load.failure.get_or_insert_with(|| {
-                    format!("keys {} to {}: {error}", indexes.start, indexes.end - 1)
+                    format!("keys {} to {}: {error}", positions.start, positions.end - 1)
                 });
             }
         }
@@ -113,7 +130,7 @@ pub(super) async fn load(
             && noted.elapsed() >= CHECKPOINT
         {
             // One that is lost costs a second of work.
-            let _ = note(store, config, info, watermark.reached()).await;
+            let _ = note(&stores[0], config, info, watermark.reached()).await;
             noted = Instant::now();
         }
         progress.update(start + load.keys, || {
@@ -127,6 +144,14 @@ pub(super) async fn load(
     }
     load.reached = watermark.reached();
     load
+}
+
+/// How long to wait before more keys may go, if the rate is limited and reached.
+fn due(config: &SeedConfig, started: Instant, launched: u64) -> Option<Duration> {
+    let rate = config.rate?.per_second();
+    let due = Duration::from_secs_f64(launched as f64 / rate);
+    due.checked_sub(started.elapsed())
+        .filter(|wait| !wait.is_zero())
 }
 
 /// Notes that an unfinished load has come so far.
@@ -147,24 +172,34 @@ async fn put(
     store: &Store,
     config: &SeedConfig,
     patience: &Patience<'_>,
-    indexes: Range<u64>,
+    positions: Range<u64>,
 ) -> (Range<u64>, Result<u64, StoreError>) {
+    let ttl = config.ttl.map(|ttl| jittered(ttl, config, positions.start));
     let put = async || {
         // Made anew for each attempt, which costs less than keeping it: few are ever repeated.
-        let batch = encode(&config.dataset, indexes.clone());
+        let batch = encode(config, positions.clone());
         let bytes = batch.bytes() as u64;
-        store.put_batch(batch, config.ttl).await.map(|()| bytes)
+        store.put_batch(batch, ttl).await.map(|()| bytes)
     };
-    let outcome = patience.insist(indexes.start, put).await;
-    (indexes, outcome)
+    let outcome = patience.insist(positions.start, put).await;
+    (positions, outcome)
 }
 
-fn encode(dataset: &Dataset, indexes: Range<u64>) -> Batch {
-    let keys = (indexes.end - indexes.start) as usize;
+/// The time to live of one batch: shorter by up to the share that is asked for, so that not all expire at once.
+fn jittered(ttl: Duration, config: &SeedConfig, first: u64) -> Duration {
+    let bits = splitmix64(config.dataset.seed ^ TTL_SALT, first);
+    let unit = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+    ttl.mul_f64(1.0 - config.ttl_jitter * unit)
+        .max(Duration::from_millis(1))
+}
+
+fn encode(config: &SeedConfig, positions: Range<u64>) -> Batch {
+    let dataset = &config.dataset;
+    let keys = (positions.end - positions.start) as usize;
     // Twenty digits hold any index.
     let entry_bytes = dataset.key_prefix.len() + 20 + dataset.value_size.bytes();
     let mut batch = Batch::with_capacity(keys, keys * entry_bytes);
-    for index in indexes {
+    for index in positions.map(|position| config.order.index(position)) {
         batch.push(
             |out| dataset.put_key(index, out),
             |out| dataset.put_record(index, out),

@@ -18,6 +18,7 @@ use crate::config::{SeedConfig, SeedMode};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
+use crate::random::Order;
 use crate::record;
 use crate::store::{DatasetInfo, Store, StoreStats, Usage};
 use crate::units::{grouped, human_bytes};
@@ -26,6 +27,9 @@ use verify::Verification;
 
 /// Between two lines of progress off a terminal: seldom enough for a log file.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
+
+/// More connections than this help no store that is known.
+const MAX_AUTOMATIC_CONNECTIONS: u64 = 8;
 
 /// What one run came to.
 #[derive(Debug, serde::Serialize)]
@@ -143,12 +147,31 @@ async fn load_keys(
         patience.insist(0, first).await?;
     }
     let mut progress = progress(config);
-    let mut load = load::load(store, config, patience, start, checkpoint, &mut progress).await;
+    let stores = connections(store, config, before).await?;
+    let mut load = load::load(&stores, config, patience, start, checkpoint, &mut progress).await;
     progress.finish();
     if let Err(error) = conclude(store, config, patience, checkpoint, &load).await {
         load.failure.get_or_insert(error);
     }
     Ok(summarise(config, load, start, started.elapsed(), before))
+}
+
+/// The connections to load over: as many as the store has threads to take from them, unless told otherwise.
+async fn connections(
+    store: &Store,
+    config: &SeedConfig,
+    stats: &StoreStats,
+) -> anyhow::Result<Vec<Store>> {
+    let automatic = stats
+        .threads
+        .unwrap_or(1)
+        .clamp(1, MAX_AUTOMATIC_CONNECTIONS);
+    let wanted = config.connections.unwrap_or(automatic as usize);
+    let mut stores = vec![store.clone()];
+    while stores.len() < wanted {
+        stores.push(store.for_this_runtime(&config.store).await?);
+    }
+    Ok(stores)
 }
 
 /// Where to begin: at 0, or where the load that is to be resumed left off.
@@ -164,15 +187,22 @@ fn start_of(
     let Some(note) = note else { return Ok(0) };
     if !note.has_shape_of(info) {
         bail!(
-            "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size \
-             and --seed, or load without --resume",
+            "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size, \
+             --seed and --shuffle, or load without --resume",
             config.store.url,
             note.key_prefix,
             note.value_size,
             note.seed
         );
     }
-    Ok(note.loaded.unwrap_or(note.keys).min(config.keys.get()))
+    let loaded = note.loaded.unwrap_or(note.keys);
+    if config.order != Order::Ascending && note.keys != info.keys {
+        bail!(
+            "cannot resume: the order of --shuffle follows from --keys, which was {}",
+            note.keys
+        );
+    }
+    Ok(loaded.min(config.keys.get()))
 }
 
 fn progress(config: &SeedConfig) -> Progress {
@@ -190,6 +220,7 @@ fn dataset_info(config: &SeedConfig) -> DatasetInfo {
         seed: config.dataset.seed,
         record_version: record::VERSION,
         loaded: None,
+        shuffled: config.order != Order::Ascending,
     }
 }
 

@@ -493,6 +493,8 @@ fn parse_info(info: &str, keys: u64) -> StoreStats {
         commands_processed: number("total_commands_processed"),
         commands_per_second: number("instantaneous_ops_per_sec"),
         key_reads: hits.zip(misses).map(|(hits, misses)| hits + misses),
+        // Only Dragonfly tells; the others execute on one.
+        threads: number("thread_count"),
     }
 }
 
@@ -524,9 +526,10 @@ mod tests {
         assert_eq!((stats.keys, stats.memory_bytes), (5, Some(100)));
         assert_eq!((stats.max_memory_bytes, stats.key_reads), (None, Some(4)));
 
-        let dragonfly = "redis_version:7.2.0\r\ndragonfly_version:df-v1.34.2\r\nused_memory:x\r\n";
+        let dragonfly = "redis_version:7.2.0\r\ndragonfly_version:df-v1.34.2\r\nused_memory:x\r\n\
+                         thread_count:4\r\n";
         let stats = parse_info(dragonfly, 0);
-        assert_eq!(stats.engine, "dragonfly");
+        assert_eq!((&*stats.engine, stats.threads), ("dragonfly", Some(4)));
         assert_eq!(stats.version.as_deref(), Some("v1.34.2"));
         assert_eq!((stats.memory_bytes, stats.key_reads), (None, None));
 

@@ -116,6 +116,8 @@ pub struct StoreStats {
     pub commands_per_second: Option<u64>,
     /// Keys found and keys missed since the store started: a 15-key MGET is 15.
     pub key_reads: Option<u64>,
+    /// Threads that execute commands.
+    pub threads: Option<u64>,
 }
 
 /// What the store tells about one key; `None` where it does not.
@@ -175,9 +177,12 @@ pub struct DatasetInfo {
     pub seed: u64,
     /// Version byte of the record format.
     pub record_version: u8,
-    /// How far an unfinished load has come: the indexes below are acknowledged. `None`: all of them.
+    /// How far an unfinished load has come: the positions below are acknowledged. `None`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<u64>,
+    /// The positions are not the indexes, but shuffled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shuffled: bool,
 }
 
 impl DatasetInfo {

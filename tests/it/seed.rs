@@ -133,3 +133,45 @@ fn another_dataset_is_not_taken_for_the_one_to_resume() {
         );
     }
 }
+
+#[test]
+fn a_shuffled_load_is_the_same_dataset_and_can_be_resumed() {
+    for store in Store::all() {
+        let url = store.url();
+        let summary = seed(
+            &url,
+            3_000,
+            "--shuffle --verify --batch 100 --connections 2",
+        );
+        assert_eq!(summary["verification"]["missing"], 0);
+        assert_eq!(
+            seed(&url, 3_000, "--shuffle --resume")["keys_acknowledged"],
+            0
+        );
+        let other_order = format!("seed --resume --keys 3000 --store {url}");
+        assert_eq!(kvpoc(&other_order).status.code(), Some(69));
+    }
+}
+
+#[test]
+fn a_load_keeps_to_its_rate_and_spreads_its_times_to_live() {
+    let server = Server::start();
+    let more = "--rate 2000 --batch 100 --ttl 1h --ttl-jitter 0.5";
+    let summary = seed(&server.url(), 2_000, more);
+    // The last batch goes 0.95 s after the first; slower is no fault.
+    assert!(summary["elapsed_s"].as_f64() >= Some(0.9), "{summary}");
+    let left_s = |index: u64| -> u64 {
+        let answer = server.ask(&format!("TTL user:session:{index}"));
+        answer
+            .trim_start_matches(':')
+            .trim()
+            .parse()
+            .expect("seconds")
+    };
+    let all: std::collections::BTreeSet<u64> = (0..20).map(|batch| left_s(batch * 100)).collect();
+    assert!(all.len() > 10, "{all:?}");
+    assert!(
+        all.iter().all(|left_s| (1_700..=3_600).contains(left_s)),
+        "{all:?}"
+    );
+}
