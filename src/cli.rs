@@ -209,6 +209,16 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_RETRY_FOR", value_name = "TIME", default_value = "30s", value_parser = parse_duration_or_zero)]
     pub retry_for: Duration,
 
+    /// Print what would be loaded, and load nothing
+    #[arg(long, env = "KVPOC_DRY_RUN", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub dry_run: bool,
+
+    /// Load although the store will not hold it all, by an estimate from the first keys
+    #[arg(long, env = "KVPOC_FORCE", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub force: bool,
+
     /// No progress, only the summary
     #[arg(long, env = "KVPOC_QUIET", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]

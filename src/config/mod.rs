@@ -65,6 +65,10 @@ pub struct StoreConfig {
 
 /// Settings of `seed`.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that a user turns"
+)]
 pub struct SeedConfig {
     /// Where the keys go.
     pub store: StoreConfig,
@@ -94,6 +98,10 @@ pub struct SeedConfig {
     pub verify_sample: f64,
     /// How long a failing batch is tried again.
     pub retry_for: Duration,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Load although it will not fit.
+    pub force: bool,
     /// No progress.
     pub quiet: bool,
     /// Summary as JSON.
@@ -294,12 +302,18 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
                 let names = "--verify-only, --resume";
                 return Err(setting(names, "both", "the first loads nothing; give one"));
             }
+            (true, false) if args.dry_run => {
+                let names = "--verify-only, --dry-run";
+                return Err(setting(names, "both", "neither loads anything; give one"));
+            }
             (true, false) => SeedMode::VerifyOnly,
             (false, resume) => SeedMode::Load { resume },
         },
         verify: args.verify,
         verify_sample: share("--verify-sample", args.verify_sample)?,
         retry_for: args.retry_for,
+        dry_run: args.dry_run,
+        force: args.force,
         quiet: args.quiet,
         json: args.json,
     })

@@ -33,7 +33,19 @@ pub(super) struct Load {
     pub(super) bytes: u64,
     /// All positions below are acknowledged, in this run or before.
     pub(super) reached: u64,
+    pub(super) elapsed: Duration,
     pub(super) failure: Option<String>,
+}
+
+impl Load {
+    /// Takes in what came after.
+    pub(super) fn absorb(&mut self, later: Self) {
+        self.keys += later.keys;
+        self.bytes += later.bytes;
+        self.reached = later.reached;
+        self.elapsed += later.elapsed;
+        self.failure = self.failure.take().or(later.failure);
+    }
 }
 
 /// Attempts, their failures and their end; shared by loading and verifying.
@@ -75,17 +87,18 @@ fn may_pass(error: &StoreError) -> bool {
     }
 }
 
-/// Keeps up to `in_flight` batches with the store until all from `start` on are acknowledged, one fails or the
-/// stop comes; notes now and then in `checkpoint` how far it is.
+/// Keeps up to `in_flight` batches with the store until all positions are acknowledged, one fails or the stop
+/// comes; notes now and then in `checkpoint` how far it is.
 pub(super) async fn load(
     stores: &[Store],
     config: &SeedConfig,
     patience: &Patience<'_>,
-    start: u64,
+    positions: Range<u64>,
     checkpoint: Option<&DatasetInfo>,
     progress: &mut Progress,
 ) -> Load {
-    let mut batches = plan::batches(start..config.keys.get(), config.batch).enumerate();
+    let (start, count) = (positions.start, positions.end - positions.start);
+    let mut batches = plan::batches(positions, config.batch).enumerate();
     let mut window = FuturesUnordered::new();
     let mut watermark = Watermark::new(start);
     let started = Instant::now();
@@ -101,8 +114,7 @@ pub(super) async fn load(
             let store = &stores[number % stores.len()];
             window.push(put(store, config, patience, positions));
         }
-        let wait = due(config, started, launched)
-            .filter(|_| go_on && launched < config.keys.get() - start);
+        let wait = due(config, started, launched).filter(|_| go_on && launched < count);
         let next = match (wait, window.is_empty()) {
             (None, true) => break,
             (None, false) => window.next().await,
@@ -142,6 +154,7 @@ pub(super) async fn load(
             )
         });
     }
+    load.elapsed = started.elapsed();
     load.reached = watermark.reached();
     load
 }

@@ -28,6 +28,8 @@ use verify::Verification;
 /// Between two lines of progress off a terminal: seldom enough for a log file.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(5);
 
+/// Enough keys for their average, and few enough to load before anybody is asked to wait.
+const SAMPLE_KEYS: u64 = 20_000;
 /// More connections than this help no store that is known.
 const MAX_AUTOMATIC_CONNECTIONS: u64 = 8;
 
@@ -75,13 +77,18 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
     };
     let store = Store::open(&config.store, usage).await?;
     let before = store.stats().await?;
+    if config.dry_run {
+        let start = start_of(&config, store.dataset_note().await?.as_ref())?;
+        output::print(&plan_text(&config, start, &before));
+        return Ok(exit::OK);
+    }
     let patience = Patience {
         retry_for: config.retry_for,
         stop: &stop,
         retries: Cell::new(0),
     };
     let mut summary = match config.mode {
-        SeedMode::Load { resume } => load_keys(&store, &config, &patience, resume, &before).await?,
+        SeedMode::Load { .. } => load_keys(&store, &config, &patience, &before).await?,
         SeedMode::VerifyOnly => summarise(&config, Load::default(), 0, Duration::ZERO, &before),
     };
     let verifies = config.verify || config.mode == SeedMode::VerifyOnly;
@@ -117,12 +124,11 @@ async fn load_keys(
     store: &Store,
     config: &SeedConfig,
     patience: &Patience<'_>,
-    resume: bool,
     before: &StoreStats,
 ) -> anyhow::Result<Summary> {
     let info = dataset_info(config);
     let note = store.dataset_note().await?;
-    let start = start_of(config, &info, note.as_ref(), resume)?;
+    let start = start_of(config, note.as_ref())?;
     if !config.quiet {
         let from = match start {
             0 => String::new(),
@@ -148,12 +154,82 @@ async fn load_keys(
     }
     let mut progress = progress(config);
     let stores = connections(store, config, before).await?;
-    let mut load = load::load(&stores, config, patience, start, checkpoint, &mut progress).await;
+    let keys = config.keys.get();
+    // The first keys are a sample of all: what they take, and whether the rest will fit.
+    let sample_end = (start + SAMPLE_KEYS).min(keys);
+    let mut step = async |positions| {
+        load::load(
+            &stores,
+            config,
+            patience,
+            positions,
+            checkpoint,
+            &mut progress,
+        )
+        .await
+    };
+    let mut load = step(start..sample_end).await;
+    if load.failure.is_none() && load.reached == sample_end && sample_end < keys {
+        let estimate = Estimate::of(before, &store.stats().await?, &load, keys - sample_end);
+        if !config.quiet {
+            output::say(&estimate.to_string());
+        }
+        match estimate.shortage().filter(|_| !config.force) {
+            Some(shortage) => load.failure = Some(shortage),
+            None => load.absorb(step(sample_end..keys).await),
+        }
+    }
     progress.finish();
     if let Err(error) = conclude(store, config, patience, checkpoint, &load).await {
         load.failure.get_or_insert(error);
     }
     Ok(summarise(config, load, start, started.elapsed(), before))
+}
+
+/// What the rest of a load will take, after what its first keys took.
+struct Estimate {
+    more_bytes: u64,
+    used_bytes: Option<u64>,
+    limit_bytes: Option<u64>,
+    more_seconds: f64,
+}
+
+impl Estimate {
+    /// For `more_keys` like those of `sample`, which lies between the two looks at the store.
+    fn of(before: &StoreStats, after: &StoreStats, sample: &Load, more_keys: u64) -> Self {
+        let grown = after.memory_bytes.zip(before.memory_bytes);
+        let grown = grown.map_or(0, |(after, before)| after.saturating_sub(before));
+        let times = more_keys as f64 / sample.keys.max(1) as f64;
+        Self {
+            more_bytes: (grown as f64 * times) as u64,
+            used_bytes: after.memory_bytes,
+            limit_bytes: after.max_memory_bytes,
+            more_seconds: sample.elapsed.as_secs_f64() * times,
+        }
+    }
+
+    /// Why the rest will not fit, if it will not.
+    fn shortage(&self) -> Option<String> {
+        let needed = self.used_bytes? + self.more_bytes;
+        let limit = self.limit_bytes.filter(|&limit| needed > limit)?;
+        Some(format!(
+            "all keys would take about {}, and the store may use {}: load fewer --keys, smaller --value-size, raise \
+             its limit, or insist with --force",
+            human_bytes(needed),
+            human_bytes(limit)
+        ))
+    }
+}
+
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.more_seconds;
+        write!(
+            f,
+            "After the first keys: about {} more, in about {seconds:.0} s",
+            human_bytes(self.more_bytes)
+        )
+    }
 }
 
 /// The connections to load over: as many as the store has threads to take from them, unless told otherwise.
@@ -175,17 +251,12 @@ async fn connections(
 }
 
 /// Where to begin: at 0, or where the load that is to be resumed left off.
-fn start_of(
-    config: &SeedConfig,
-    info: &DatasetInfo,
-    note: Option<&DatasetInfo>,
-    resume: bool,
-) -> anyhow::Result<u64> {
-    if !resume {
+fn start_of(config: &SeedConfig, note: Option<&DatasetInfo>) -> anyhow::Result<u64> {
+    let (SeedMode::Load { resume: true }, Some(note)) = (config.mode, note) else {
         return Ok(0);
-    }
-    let Some(note) = note else { return Ok(0) };
-    if !note.has_shape_of(info) {
+    };
+    let info = dataset_info(config);
+    if !note.has_shape_of(&info) {
         bail!(
             "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size, \
              --seed and --shuffle, or load without --resume",
@@ -290,6 +361,74 @@ fn summary_text(summary: &Summary, config: &SeedConfig) -> String {
     if let Some(found) = &summary.verification {
         put_verification(found, config, &mut text);
     }
+    text
+}
+
+/// What a load would do.
+fn plan_text(config: &SeedConfig, start: u64, before: &StoreStats) -> String {
+    let dataset = &config.dataset;
+    let keys = config.keys.get() - start;
+    // The longest key stands for all.
+    let key_bytes = dataset.key_prefix.len() + config.keys.get().to_string().len();
+    let bytes = keys * (key_bytes + dataset.value_size.bytes()) as u64;
+    let limit = before
+        .max_memory_bytes
+        .map_or_else(|| "no limit known".to_owned(), human_bytes);
+    let batch_bytes = u64::from(config.batch) * (key_bytes + dataset.value_size.bytes()) as u64;
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<16}{value}");
+    };
+    row(
+        "Would load",
+        format!(
+            "{} keys, {}0 to {}{}",
+            grouped(keys),
+            dataset.key_prefix,
+            dataset.key_prefix,
+            config.keys.get() - 1
+        ),
+    );
+    if start > 0 {
+        row(
+            "Resuming",
+            format!("the first {} positions are there", grouped(start)),
+        );
+    }
+    row(
+        "Values",
+        format!(
+            "{} bytes each, from seed {}",
+            dataset.value_size, dataset.seed
+        ),
+    );
+    row(
+        "Keys and values",
+        format!("{}; a store adds 50 to 150 bytes a key", human_bytes(bytes)),
+    );
+    row(
+        "In flight",
+        format!(
+            "{} batches of {} keys, {} in all",
+            config.in_flight,
+            grouped(config.batch.into()),
+            human_bytes(batch_bytes * config.in_flight as u64)
+        ),
+    );
+    row(
+        "Store",
+        format!(
+            "{}: {} {}, {} keys",
+            config.store.url,
+            before.engine,
+            before.version.as_deref().unwrap_or("of unknown version"),
+            grouped(before.keys)
+        ),
+    );
+    let used = before
+        .memory_bytes
+        .map_or_else(|| "not available".to_owned(), human_bytes);
+    row("In use", format!("{used} of {limit}"));
     text
 }
 

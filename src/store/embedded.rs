@@ -221,7 +221,7 @@ impl Embedded {
         let keys = self.database.len(&txn).map_err(store_error)?;
         let version = heed::lmdb_version();
         let page_bytes = u64::from(self.database.stat(&txn).map_err(store_error)?.page_size);
-        let pages = self.env.info().last_page_number as u64 + 1;
+        let used = (self.env.info().last_page_number as u64 + 1) * page_bytes;
         Ok(StoreStats {
             engine: "embedded".into(),
             version: Some(format!(
@@ -229,10 +229,17 @@ impl Embedded {
                 version.major, version.minor, version.patch
             )),
             keys,
-            memory_bytes: Some(pages * page_bytes),
-            max_memory_bytes: Some(MAP_BYTES as u64),
+            memory_bytes: Some(used),
+            // What the map or the disk still has, whichever is less.
+            max_memory_bytes: Some((MAP_BYTES as u64).min(used.saturating_add(self.free_bytes()))),
             ..StoreStats::default()
         })
+    }
+
+    /// Bytes that the disk has left; without end where the system does not tell.
+    fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(self.env.path())
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Without a deadline: several GB may have to reach the disk.

@@ -135,7 +135,7 @@ fn an_absent_key_is_said_to_be_absent() {
 fn a_signal_stops_a_load_and_says_how_far_it_got() {
     for store in Store::all() {
         let url = store.url();
-        let mut seeding = start(&format!("seed --json --store {url} --keys 1G"));
+        let mut seeding = start(&format!("seed --json --store {url} --keys 1G --force"));
         eventually("the first key", || {
             let output = kvpoc(&format!("inspect user:session:0 --store {url}"));
             output.status.success().then_some(())
@@ -164,7 +164,7 @@ fn the_note_of_the_dataset_is_never_more_than_the_truth() {
         seed(&url, 100, "");
         assert_eq!(noted(), 100);
         // Another dataset under the same keys, of which only a part arrives.
-        let mut seeding = start(&format!("seed --store {url} --keys 1G --seed 2"));
+        let mut seeding = start(&format!("seed --store {url} --keys 1G --force --seed 2"));
         eventually("the end of the old note", || {
             noted().is_null().then_some(())
         });

@@ -175,3 +175,44 @@ fn a_load_keeps_to_its_rate_and_spreads_its_times_to_live() {
         "{all:?}"
     );
 }
+
+#[test]
+fn what_will_not_fit_is_refused_after_the_first_keys_unless_it_is_forced() {
+    let server = Server::start();
+    assert_eq!(server.ask("CONFIG SET maxmemory 20mb"), "+OK\r\n");
+    let line = format!(
+        "seed --json --store {} --keys 100k --retry-for 0s",
+        server.url()
+    );
+    let summary = json(&expect_code(&line, 1));
+    assert_eq!(summary["keys_acknowledged"], 20_000);
+    let failure = summary["failure"].as_str().expect("a failure");
+    assert!(
+        failure.contains("would take about") && failure.contains("--force"),
+        "{failure}"
+    );
+    let forced = json(&expect_code(&format!("{line} --force"), 1));
+    let failure = forced["failure"].as_str().expect("a failure");
+    assert!(failure.contains("the store is full"), "{failure}");
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    for store in Store::all() {
+        seed(&store.url(), 100, "");
+        let line = format!(
+            "seed --dry-run --resume --keys 5000 --store {}",
+            store.url()
+        );
+        let text = expect_code(&line, 0);
+        for expected in [
+            "Would load      4,900 keys",
+            "the first 100 positions",
+            "256 bytes each",
+            "101 keys",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        verify(&store.url(), 100, "", 0);
+    }
+}

@@ -191,7 +191,7 @@ fn a_write_that_waits_for_another_process_is_given_up_and_does_not_hold_up_the_e
     seed(&url, 100, "");
     let mut serve = Serve::start(&url, "--allow-writes --store-timeout 50ms");
     let seeding = start(&format!(
-        "seed --store {url} --keys 1G --batch 20000 --in-flight 2"
+        "seed --store {url} --keys 1G --force --batch 20000 --in-flight 2"
     ));
     // Stopped at some point of its work, it holds the folder's only writer most of the time.
     eventually("a write that had to wait", || {
