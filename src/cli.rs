@@ -125,7 +125,7 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
     pub keys: KeyCount,
 
-    /// Bytes of each encoded record
+    /// Bytes of each encoded record: 256, a range such as 128..1024, or etc, after Facebook's Memcached
     #[arg(
         long,
         env = "KVPOC_VALUE_SIZE",

@@ -146,7 +146,7 @@ pub enum DecodeError {
 pub struct Dataset {
     /// What stands before the index in each key.
     pub key_prefix: String,
-    /// Bytes of each encoded record.
+    /// Bytes of the encoded records.
     pub value_size: ValueSize,
     /// The seed that all contents follow from.
     pub seed: u64,
@@ -158,16 +158,25 @@ impl Dataset {
         put_key(&self.key_prefix, index, out);
     }
 
-    /// Appends the record of `index`, exactly `value_size` bytes.
+    /// Appends the record of `index`, of a size that `value_size` allows.
     pub fn put_record(&self, index: u64, out: &mut BytesMut) {
         let mut padding = [0_u8; 512];
         let user_agent = USER_AGENTS[below(splitmix64(self.seed, index), 4) as usize];
-        let padding_len = self.value_size.bytes() - 1 - FIXED_FIELD_BYTES - user_agent.len();
+        let bytes = self.record_bytes(index);
+        let padding_len = bytes - 1 - FIXED_FIELD_BYTES - user_agent.len();
         if padding_len <= padding.len() {
             self.encode(index, user_agent, &mut padding[..padding_len], out);
         } else {
             self.encode(index, user_agent, &mut vec![0; padding_len], out);
         }
+    }
+
+    /// The size of the record of `index`.
+    #[must_use]
+    pub fn record_bytes(&self, index: u64) -> usize {
+        // No word of any padding has this number.
+        let bits = splitmix64(splitmix64(self.seed, index), u64::MAX);
+        self.value_size.bytes(bits)
     }
 
     fn encode(&self, index: u64, user_agent: &str, padding: &mut [u8], out: &mut BytesMut) {

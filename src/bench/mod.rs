@@ -33,7 +33,7 @@ use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
 use crate::load::{PRESETS, Stages};
 use crate::output;
 use crate::record::Dataset;
-use crate::store::{DatasetInfo, Store, Usage};
+use crate::store::{DatasetInfo, NotedSize, Store, Usage};
 use crate::units::{KeyCount, grouped};
 use probe::TargetInfo;
 use report::Results;
@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
                 config.target
             );
         }
-        let too_large = |dataset: &Dataset| dataset.value_size.bytes() > MAX_WRITTEN_BYTES;
+        let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
         if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
             anyhow::bail!("records above {MAX_WRITTEN_BYTES} bytes cannot be written by bench");
         }
@@ -218,9 +218,13 @@ impl<'a> Bench<'a> {
                 "the embedded store runs inside the generator: its own time counts as lag too",
             );
         }
-        let size = self.info.dataset.as_ref().map(|dataset| dataset.value_size);
+        let size = self
+            .info
+            .dataset
+            .as_ref()
+            .map(|dataset| dataset.value_size.clone());
         if let (Some(bytes), Some(size)) = (preset.value_bytes, size)
-            && bytes as usize != size
+            && size != NotedSize::Bytes(bytes.into())
         {
             output::say(&format!(
                 "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"

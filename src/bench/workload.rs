@@ -153,7 +153,7 @@ impl Workload {
     #[must_use]
     pub fn record(&self, index: u64) -> Option<Bytes> {
         let dataset = self.dataset.as_ref()?;
-        let mut record = BytesMut::with_capacity(dataset.value_size.bytes());
+        let mut record = BytesMut::with_capacity(dataset.value_size.typical_bytes());
         dataset.put_record(index, &mut record);
         Some(record.freeze())
     }

@@ -262,7 +262,8 @@ fn resolve(command: Command) -> Result<Job, ConfigError> {
 
 fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     check_key_prefix(&args.key_prefix)?;
-    let per_key = (args.value_size.bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
+    let per_key =
+        (args.value_size.typical_bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
     let window = per_key * u64::from(args.batch) * u64::from(args.in_flight);
     if window > MAX_WINDOW_BYTES {
         return Err(setting(

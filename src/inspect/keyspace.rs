@@ -172,7 +172,7 @@ mod tests {
         let dataset = DatasetInfo {
             keys: 1,
             key_prefix: "a:".into(),
-            value_size: 256,
+            value_size: crate::store::NotedSize::Bytes(256),
             seed: 1,
             record_version: 1,
             loaded: None,

@@ -210,7 +210,7 @@ fn encode(config: &SeedConfig, positions: Range<u64>) -> Batch {
     let dataset = &config.dataset;
     let keys = (positions.end - positions.start) as usize;
     // Twenty digits hold any index.
-    let entry_bytes = dataset.key_prefix.len() + 20 + dataset.value_size.bytes();
+    let entry_bytes = dataset.key_prefix.len() + 20 + dataset.value_size.typical_bytes();
     let mut batch = Batch::with_capacity(keys, keys * entry_bytes);
     for index in positions.map(|position| config.order.index(position)) {
         batch.push(

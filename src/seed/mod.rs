@@ -287,7 +287,7 @@ fn dataset_info(config: &SeedConfig) -> DatasetInfo {
     DatasetInfo {
         keys: config.keys.get(),
         key_prefix: config.dataset.key_prefix.clone(),
-        value_size: config.dataset.value_size.bytes(),
+        value_size: config.dataset.value_size.into(),
         seed: config.dataset.seed,
         record_version: record::VERSION,
         loaded: None,
@@ -370,11 +370,12 @@ fn plan_text(config: &SeedConfig, start: u64, before: &StoreStats) -> String {
     let keys = config.keys.get() - start;
     // The longest key stands for all.
     let key_bytes = dataset.key_prefix.len() + config.keys.get().to_string().len();
-    let bytes = keys * (key_bytes + dataset.value_size.bytes()) as u64;
+    let bytes = keys * (key_bytes + dataset.value_size.typical_bytes()) as u64;
     let limit = before
         .max_memory_bytes
         .map_or_else(|| "no limit known".to_owned(), human_bytes);
-    let batch_bytes = u64::from(config.batch) * (key_bytes + dataset.value_size.bytes()) as u64;
+    let batch_bytes =
+        u64::from(config.batch) * (key_bytes + dataset.value_size.typical_bytes()) as u64;
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<16}{value}");

@@ -70,7 +70,7 @@ pub(super) async fn verify(
     progress: &mut Progress,
 ) -> Verification {
     let dataset = &config.dataset;
-    let at_once = (BYTES_AT_ONCE / dataset.value_size.bytes()).clamp(1, KEYS_AT_ONCE);
+    let at_once = (BYTES_AT_ONCE / dataset.value_size.typical_bytes()).clamp(1, KEYS_AT_ONCE);
     let salt = splitmix64(dataset.seed, SAMPLE_SALT);
     let share = config.verify_sample;
     let mut indexes = (0..config.keys.get())
@@ -129,7 +129,7 @@ async fn read(
 }
 
 fn compare(dataset: &Dataset, indexes: &[u64], values: &[Option<Bytes>], found: &mut Verification) {
-    let mut record = BytesMut::with_capacity(dataset.value_size.bytes());
+    let mut record = BytesMut::with_capacity(dataset.value_size.typical_bytes());
     for (&index, value) in indexes.iter().zip(values) {
         found.checked += 1;
         let Some(value) = value else {

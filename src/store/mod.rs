@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::{StoreConfig, StoreUrl};
+use crate::units::ValueSize;
 
 /// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
 pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
@@ -171,8 +172,8 @@ pub struct DatasetInfo {
     pub keys: u64,
     /// What stands before the index in each key.
     pub key_prefix: String,
-    /// Bytes of each record.
-    pub value_size: usize,
+    /// Bytes of the records.
+    pub value_size: NotedSize,
     /// The seed that the records follow from.
     pub seed: u64,
     /// Version byte of the record format.
@@ -183,6 +184,35 @@ pub struct DatasetInfo {
     /// The positions are not the indexes, but shuffled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shuffled: bool,
+}
+
+/// A [`ValueSize`](crate::units::ValueSize) as it is noted: a number when all are the same. What another version
+/// noted stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum NotedSize {
+    /// All of so many bytes.
+    Bytes(u64),
+    /// A range or a distribution.
+    Text(String),
+}
+
+impl From<ValueSize> for NotedSize {
+    fn from(size: ValueSize) -> Self {
+        match size {
+            ValueSize::Fixed(bytes) => Self::Bytes(bytes as u64),
+            size => Self::Text(size.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for NotedSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 impl DatasetInfo {

@@ -216,3 +216,23 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         verify(&store.url(), 100, "", 0);
     }
 }
+
+#[test]
+fn records_of_many_sizes_are_verified_and_served_like_any_other() {
+    for store in Store::all() {
+        for sizes in ["128..1024", "etc"] {
+            let url = store.url();
+            let more = format!("--value-size {sizes} --verify");
+            assert_eq!(seed(&url, 2_000, &more)["verification"]["checked"], 2_000);
+            let found = json(&expect_code(&format!("inspect --json --store {url}"), 0));
+            assert_eq!(found["dataset"]["value_size"], sizes);
+            let most = found["sample"]["value_bytes_max"].as_u64();
+            let least = found["sample"]["value_bytes_min"].as_u64();
+            assert!(most > Some(900) && least < Some(200), "{found}");
+            let serve = Serve::start(&url, "");
+            let target = serve.url();
+            let line = "--rps 300 --duration 1s --warmup 0s --tick 1ms --verify 1 --max-lag 1s";
+            expect_code(&format!("bench --target {target} {line}"), 0);
+        }
+    }
+}
