@@ -87,6 +87,11 @@ impl Progress {
         }
     }
 
+    /// Prints a line above the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| say(line));
+    }
+
     /// Takes the bar away, so that what is printed next stands alone.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

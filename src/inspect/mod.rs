@@ -121,7 +121,7 @@ fn session_json(session: &Session<'_>) -> Value {
 }
 
 fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
-    let mut text = format!("{}\n", shown(&inspection["key"]));
+    let mut text = format!("{}\n", output::bold(&shown(&inspection["key"])));
     for (name, member) in [
         ("type", "type"),
         ("size", "size_bytes"),
@@ -224,7 +224,8 @@ fn store_text(summary: &Value) -> String {
     let store = &summary["store"];
     let bytes = |value: &Value| value.as_u64().map_or_else(|| shown(value), human_bytes);
     let count = |value: &Value| value.as_u64().map_or_else(|| shown(value), grouped);
-    let mut text = format!("{} {}\n", shown(&store["engine"]), shown(&store["version"]));
+    let title = format!("{} {}", shown(&store["engine"]), shown(&store["version"]));
+    let mut text = output::bold(&title) + "\n";
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<20}{value}");
     };
@@ -282,7 +283,7 @@ fn store_text(summary: &Value) -> String {
         );
     }
     for warning in sample["warnings"].as_array().into_iter().flatten() {
-        let _ = writeln!(text, "Warning: {}", shown(warning));
+        let _ = writeln!(text, "{} {}", output::bold("Warning:"), shown(warning));
     }
     text
 }

@@ -17,7 +17,7 @@ use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::splitmix64;
 use crate::store::{Batch, DatasetInfo, Store, StoreError};
-use crate::units::grouped;
+use crate::units::{grouped, human_bytes};
 
 /// How much of the work a killed load does again at most, in time.
 const CHECKPOINT: Duration = Duration::from_secs(1);
@@ -103,6 +103,7 @@ pub(super) async fn load(
     let mut watermark = Watermark::new(start);
     let started = Instant::now();
     let (mut noted, mut launched) = (started, 0_u64);
+    let mut memory_bytes = None;
     let mut load = Load::default();
     loop {
         let go_on = load.failure.is_none() && !patience.stop.is_cancelled();
@@ -143,6 +144,8 @@ pub(super) async fn load(
         {
             // One that is lost costs a second of work.
             let _ = note(&stores[0], config, info, watermark.reached()).await;
+            let stats = stores[0].stats().await.ok();
+            memory_bytes = stats.and_then(|stats| stats.memory_bytes);
             noted = Instant::now();
         }
         progress.update(start + load.keys, || {
@@ -151,6 +154,7 @@ pub(super) async fn load(
                 started.elapsed(),
                 window.len(),
                 patience.retries.get(),
+                memory_bytes,
             )
         });
     }
@@ -221,13 +225,22 @@ fn encode(config: &SeedConfig, positions: Range<u64>) -> Batch {
     batch
 }
 
-fn words(load: &Load, elapsed: Duration, in_flight: usize, retries: u64) -> String {
+fn words(
+    load: &Load,
+    elapsed: Duration,
+    in_flight: usize,
+    retries: u64,
+    memory_bytes: Option<u64>,
+) -> String {
     let seconds = elapsed.as_secs_f64();
     let mut text = format!(
         "{} keys/s  {:.0} MB/s  {in_flight} batches in flight",
         grouped((load.keys as f64 / seconds) as u64),
         load.bytes as f64 / seconds / 1e6
     );
+    if let Some(bytes) = memory_bytes {
+        let _ = write!(text, "  store {}", human_bytes(bytes));
+    }
     if retries > 0 {
         let _ = write!(text, "  {} retries", grouped(retries));
     }

@@ -144,6 +144,17 @@ async fn load_keys(
             grouped(before.keys),
         ));
     }
+    if let Some(note) = &note
+        && let Some(loaded) = note.loaded
+        && start == 0
+        && note.has_shape_of(&info)
+        && !config.quiet
+    {
+        output::say(&format!(
+            "An unfinished load of this dataset is there; --resume would go on from {}",
+            grouped(loaded)
+        ));
+    }
     // The same bytes over a complete dataset leave it complete at every moment.
     let complete_already = note.is_some_and(|note| note == info);
     let checkpoint = Some(&info).filter(|_| !complete_already);
@@ -157,26 +168,19 @@ async fn load_keys(
     let keys = config.keys.get();
     // The first keys are a sample of all: what they take, and whether the rest will fit.
     let sample_end = (start + SAMPLE_KEYS).min(keys);
-    let mut step = async |positions| {
-        load::load(
-            &stores,
-            config,
-            patience,
-            positions,
-            checkpoint,
-            &mut progress,
-        )
-        .await
-    };
-    let mut load = step(start..sample_end).await;
+    let sample = start..sample_end;
+    let mut load = load::load(&stores, config, patience, sample, checkpoint, &mut progress).await;
     if load.failure.is_none() && load.reached == sample_end && sample_end < keys {
         let estimate = Estimate::of(before, &store.stats().await?, &load, keys - sample_end);
         if !config.quiet {
-            output::say(&estimate.to_string());
+            progress.say(&estimate.to_string());
         }
-        match estimate.shortage().filter(|_| !config.force) {
-            Some(shortage) => load.failure = Some(shortage),
-            None => load.absorb(step(sample_end..keys).await),
+        if let Some(shortage) = estimate.shortage().filter(|_| !config.force) {
+            load.failure = Some(shortage);
+        } else {
+            let rest = sample_end..keys;
+            let later = load::load(&stores, config, patience, rest, checkpoint, &mut progress);
+            load.absorb(later.await);
         }
     }
     progress.finish();
