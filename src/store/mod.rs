@@ -186,7 +186,7 @@ pub struct DatasetInfo {
     pub shuffled: bool,
 }
 
-/// A [`ValueSize`](crate::units::ValueSize) as it is noted: a number when all are the same. What another version
+/// A [`ValueSize`] as it is noted: a number when all are the same. What another version
 /// noted stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
