@@ -218,6 +218,14 @@ impl<'a> Bench<'a> {
                 "the embedded store runs inside the generator: its own time counts as lag too",
             );
         }
+        let held = self.info.dataset.as_ref().map(|dataset| dataset.keys);
+        if let (Some(asked), Some(held)) = (config.keys, held)
+            && asked.get() > held
+        {
+            output::say(&format!(
+                "--keys {asked} asks for more than the {held} keys of the dataset: the others will be missing"
+            ));
+        }
         let size = self
             .info
             .dataset

@@ -31,6 +31,8 @@ use crate::units::{KeyCount, MAX_KEY_BYTES, Rate, human_bytes};
 
 /// Decimal digits of the largest index.
 const MAX_INDEX_DIGITS: usize = 12;
+/// What one batch of a seed may hold.
+const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 /// What all batches of a seed may hold in memory at once.
 const MAX_WINDOW_BYTES: u64 = 512 * 1024 * 1024;
 /// Arrival numbers must be exact as 64-bit floating point, with room to spare.
@@ -264,11 +266,14 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     check_key_prefix(&args.key_prefix)?;
     let per_key =
         (args.value_size.typical_bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
-    let window = per_key * u64::from(args.batch) * u64::from(args.in_flight);
+    // Large values make small batches: one must not hold up the store, nor memory, for long.
+    let fitting = (MAX_BATCH_BYTES / per_key).max(1);
+    let batch = u64::from(args.batch).min(fitting) as u32;
+    let window = per_key * u64::from(batch) * u64::from(args.in_flight);
     if window > MAX_WINDOW_BYTES {
         return Err(setting(
             "--batch × --in-flight",
-            &format!("{} × {}", args.batch, args.in_flight),
+            &format!("{batch} × {}", args.in_flight),
             &format!(
                 "they would hold {} in memory at this --value-size; stay below {}",
                 human_bytes(window),
@@ -284,7 +289,7 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             seed: args.seed,
         },
         keys: args.keys,
-        batch: args.batch,
+        batch,
         in_flight: args.in_flight as usize,
         ttl: (!args.ttl.is_zero()).then_some(args.ttl),
         ttl_jitter: share("--ttl-jitter", args.ttl_jitter)?,
@@ -587,7 +592,7 @@ mod tests {
     fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         for (line, expected) in [
             (
-                "kvpoc seed --batch 100000 --in-flight 1024",
+                "kvpoc seed --value-size 1MiB --in-flight 1024",
                 "stay below 512",
             ),
             (

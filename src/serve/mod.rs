@@ -59,6 +59,15 @@ pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result
     }
     let store = Store::open(&config.store, Usage::Serve).await?;
     let stats = store.stats().await?;
+    if let Some(dataset) = store.dataset().await?
+        && dataset.key_prefix != config.key_prefix
+    {
+        tracing::warn!(
+            "the dataset's keys begin with {}, not with --key-prefix {}: its sessions will not be found",
+            dataset.key_prefix,
+            config.key_prefix
+        );
+    }
     let listener = bind(config.listen).with_context(|| {
         format!(
             "cannot listen on {}; try another --port or --bind",
