@@ -313,6 +313,11 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
                 return Err(setting(names, "both", "neither loads anything; give one"));
             }
             (true, false) => SeedMode::VerifyOnly,
+            (false, true) if !args.ttl.is_zero() => {
+                let names = "--resume, --ttl";
+                let mend = "what expires meanwhile cannot be gone on from; load it anew";
+                return Err(setting(names, "both", mend));
+            }
             (false, resume) => SeedMode::Load { resume },
         },
         verify: args.verify,

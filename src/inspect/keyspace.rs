@@ -101,7 +101,8 @@ impl Keyspace {
             ));
         }
         let Some(dataset) = dataset else { return };
-        let own = [dataset.key_prefix.as_str(), "kvpoc:"];
+        let dataset_prefix = prefix(format!("{}0", dataset.key_prefix).as_bytes());
+        let own = [dataset_prefix.as_str(), "kvpoc:"];
         let foreign: Vec<&str> = self
             .prefixes
             .keys()

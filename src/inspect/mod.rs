@@ -195,7 +195,10 @@ async fn look_at_store(store: &Store, sample: usize) -> anyhow::Result<Value> {
     let note = store.dataset_note().await?;
     let mut keyspace = Keyspace::default();
     let (mut seen, mut cursor) = (0, None);
-    while seen < sample {
+    // Pages may be empty, and a store of expired keys could give nothing else.
+    let mut pages = sample.div_ceil(SCAN_PAGE) * 10;
+    while seen < sample && pages > 0 {
+        pages -= 1;
         let Page { mut keys, next } = store.scan(cursor, SCAN_PAGE).await?;
         keys.truncate(sample - seen);
         seen += keys.len();

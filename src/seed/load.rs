@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt as _};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Watermark};
@@ -103,6 +104,8 @@ pub(super) async fn load(
     let mut watermark = Watermark::new(start);
     let started = Instant::now();
     let (mut noted, mut launched) = (started, 0_u64);
+    // A task of its own: awaited here, it would wait for batches that nobody drives meanwhile.
+    let mut noting: Option<JoinHandle<Option<u64>>> = None;
     let mut memory_bytes = None;
     let mut load = Load::default();
     loop {
@@ -117,6 +120,8 @@ pub(super) async fn load(
         }
         let wait = due(config, started, launched).filter(|_| go_on && launched < count);
         let next = match (wait, window.is_empty()) {
+            // The moment to go on came just now.
+            (None, true) if go_on && launched < count => continue,
             (None, true) => break,
             (None, false) => window.next().await,
             (Some(wait), _) => tokio::select! {
@@ -133,6 +138,8 @@ pub(super) async fn load(
                 load.bytes += bytes;
                 watermark.acknowledge(positions);
             }
+            // Interrupted between two attempts: not acknowledged, and no failure of the store's.
+            Some((_, Err(error))) if patience.stop.is_cancelled() && may_pass(&error) => {}
             Some((positions, Err(error))) => {
                 load.failure.get_or_insert_with(|| {
                     format!("keys {} to {}: {error}", positions.start, positions.end - 1)
@@ -141,11 +148,15 @@ pub(super) async fn load(
         }
         if let Some(info) = checkpoint
             && noted.elapsed() >= CHECKPOINT
+            && noting.as_ref().is_none_or(JoinHandle::is_finished)
         {
-            // One that is lost costs a second of work.
-            let _ = note(&stores[0], config, info, watermark.reached()).await;
-            let stats = stores[0].stats().await.ok();
-            memory_bytes = stats.and_then(|stats| stats.memory_bytes);
+            if let Some(Ok(Some(bytes))) = noting.take().and_then(FutureExt::now_or_never) {
+                memory_bytes = Some(bytes);
+            }
+            noting = Some(tokio::spawn(checkpoint_at(
+                stores[0].clone(),
+                unfinished(info, watermark.reached()),
+            )));
             noted = Instant::now();
         }
         progress.update(start + load.keys, || {
@@ -158,6 +169,10 @@ pub(super) async fn load(
             )
         });
     }
+    // One that came late would take back what is noted at the end.
+    if let Some(noting) = noting {
+        let _ = noting.await;
+    }
     load.elapsed = started.elapsed();
     load.reached = watermark.reached();
     load
@@ -166,23 +181,23 @@ pub(super) async fn load(
 /// How long to wait before more keys may go, if the rate is limited and reached.
 fn due(config: &SeedConfig, started: Instant, launched: u64) -> Option<Duration> {
     let rate = config.rate?.per_second();
-    let due = Duration::from_secs_f64(launched as f64 / rate);
+    let due = Duration::try_from_secs_f64(launched as f64 / rate).unwrap_or(Duration::MAX);
     due.checked_sub(started.elapsed())
         .filter(|wait| !wait.is_zero())
 }
 
-/// Notes that an unfinished load has come so far.
-pub(super) async fn note(
-    store: &Store,
-    config: &SeedConfig,
-    info: &DatasetInfo,
-    reached: u64,
-) -> Result<(), StoreError> {
-    let unfinished = DatasetInfo {
+/// The note of a load that has come so far.
+pub(super) fn unfinished(info: &DatasetInfo, reached: u64) -> DatasetInfo {
+    DatasetInfo {
         loaded: Some(reached),
         ..info.clone()
-    };
-    store.put_dataset(&unfinished, config.ttl).await
+    }
+}
+
+/// Notes how far the load is; one note that is lost costs a second of work. Gives the memory that the store uses.
+async fn checkpoint_at(store: Store, note: DatasetInfo) -> Option<u64> {
+    let _ = store.put_dataset(&note, None).await;
+    store.stats().await.ok()?.memory_bytes
 }
 
 async fn put(

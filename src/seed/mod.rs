@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{SeedConfig, SeedMode};
+use crate::config::{SeedConfig, SeedMode, StoreUrl};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
 use crate::random::Order;
 use crate::record;
-use crate::store::{DatasetInfo, Store, StoreStats, Usage};
+use crate::store::{DatasetInfo, Store, StoreError, StoreStats, Usage};
 use crate::units::{grouped, human_bytes};
 use load::{Load, Patience};
 use verify::Verification;
@@ -71,17 +71,16 @@ enum Outcome {
 /// When the store cannot be used at all, or holds another dataset than the one to resume; a load that began and
 /// failed is told by the exit code.
 pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+    if config.dry_run {
+        output::print(&plan_text(&config).await?);
+        return Ok(exit::OK);
+    }
     let usage = match config.mode {
         SeedMode::Load { .. } => Usage::Load,
         SeedMode::VerifyOnly => Usage::Look,
     };
     let store = Store::open(&config.store, usage).await?;
     let before = store.stats().await?;
-    if config.dry_run {
-        let start = start_of(&config, store.dataset_note().await?.as_ref())?;
-        output::print(&plan_text(&config, start, &before));
-        return Ok(exit::OK);
-    }
     let patience = Patience {
         retry_for: config.retry_for,
         stop: &stop,
@@ -132,7 +131,7 @@ async fn load_keys(
     if !config.quiet {
         let from = match start {
             0 => String::new(),
-            start => format!(", from index {} on", grouped(start)),
+            start => format!(", after the first {}", grouped(start)),
         };
         output::say(&format!(
             "Seeding {} keys of {} bytes into {} ({} {}, {} keys now){from}",
@@ -155,27 +154,33 @@ async fn load_keys(
             grouped(loaded)
         ));
     }
-    // The same bytes over a complete dataset leave it complete at every moment.
-    let complete_already = note.is_some_and(|note| note == info);
-    let checkpoint = Some(&info).filter(|_| !complete_already);
+    // The same bytes over a complete dataset leave it complete at every moment, unless they are to expire.
+    let complete_already = config.ttl.is_none() && note.is_some_and(|note| note == info);
+    let unfinished = Some(&info).filter(|_| !complete_already);
+    // What expires meanwhile cannot be gone on from.
+    let checkpoint = unfinished.filter(|_| config.ttl.is_none());
+    let stores = connections(store, config, before).await?;
     let started = Instant::now();
-    if let Some(info) = checkpoint {
-        let first = async || load::note(store, config, info, start).await;
+    if let Some(info) = unfinished {
+        let note = load::unfinished(info, start);
+        let first = async || store.put_dataset(&note, None).await;
         patience.insist(0, first).await?;
     }
     let mut progress = progress(config);
-    let stores = connections(store, config, before).await?;
     let keys = config.keys.get();
     // The first keys are a sample of all: what they take, and whether the rest will fit.
     let sample_end = (start + SAMPLE_KEYS).min(keys);
     let sample = start..sample_end;
     let mut load = load::load(&stores, config, patience, sample, checkpoint, &mut progress).await;
     if load.failure.is_none() && load.reached == sample_end && sample_end < keys {
-        let estimate = Estimate::of(before, &store.stats().await?, &load, keys - sample_end);
-        if !config.quiet {
+        let after = patience.insist(0, async || store.stats().await).await.ok();
+        let estimate =
+            after.and_then(|after| Estimate::of(before, &after, &load, keys - sample_end));
+        if let Some(estimate) = estimate.as_ref().filter(|_| !config.quiet) {
             progress.say(&estimate.to_string());
         }
-        if let Some(shortage) = estimate.shortage().filter(|_| !config.force) {
+        let shortage = estimate.and_then(|estimate| estimate.shortage());
+        if let Some(shortage) = shortage.filter(|_| !config.force) {
             load.failure = Some(shortage);
         } else {
             let rest = sample_end..keys;
@@ -199,17 +204,20 @@ struct Estimate {
 }
 
 impl Estimate {
-    /// For `more_keys` like those of `sample`, which lies between the two looks at the store.
-    fn of(before: &StoreStats, after: &StoreStats, sample: &Load, more_keys: u64) -> Self {
-        let grown = after.memory_bytes.zip(before.memory_bytes);
-        let grown = grown.map_or(0, |(after, before)| after.saturating_sub(before));
-        let times = more_keys as f64 / sample.keys.max(1) as f64;
-        Self {
-            more_bytes: (grown as f64 * times) as u64,
+    /// For `more_keys` like those of `sample`, which lies between the two looks at the store. `None` when most of
+    /// the sample was there before: what is written over takes no more room, and tells nothing of the rest.
+    fn of(before: &StoreStats, after: &StoreStats, sample: &Load, more_keys: u64) -> Option<Self> {
+        let new_keys = after.keys.saturating_sub(before.keys);
+        if new_keys < sample.keys / 2 {
+            return None;
+        }
+        let grown = after.memory_bytes?.saturating_sub(before.memory_bytes?);
+        Some(Self {
+            more_bytes: (grown as f64 / new_keys as f64 * more_keys as f64) as u64,
             used_bytes: after.memory_bytes,
             limit_bytes: after.max_memory_bytes,
-            more_seconds: sample.elapsed.as_secs_f64() * times,
-        }
+            more_seconds: sample.elapsed.as_secs_f64() * more_keys as f64 / sample.keys as f64,
+        })
     }
 
     /// Why the rest will not fit, if it will not.
@@ -317,7 +325,8 @@ async fn conclude(
         noted.map_err(|error| format!("noting the dataset: {error}"))?;
     } else if let Some(info) = checkpoint {
         // For --resume; without it, that begins a little earlier.
-        let _ = load::note(store, config, info, load.reached).await;
+        let note = load::unfinished(info, load.reached);
+        let _ = store.put_dataset(&note, None).await;
     }
     store
         .sync()
@@ -368,8 +377,23 @@ fn summary_text(summary: &Summary, config: &SeedConfig) -> String {
     text
 }
 
-/// What a load would do.
-fn plan_text(config: &SeedConfig, start: u64, before: &StoreStats) -> String {
+/// What a load would do; a folder that is not there yet stays away.
+async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
+    let (before, note) = match Store::open(&config.store, Usage::Look).await {
+        Ok(store) => (store.stats().await?, store.dataset_note().await?),
+        Err(StoreError::Setup(_)) if matches!(config.store.url, StoreUrl::Embedded(_)) => {
+            let engine = "embedded".to_owned();
+            (
+                StoreStats {
+                    engine,
+                    ..StoreStats::default()
+                },
+                None,
+            )
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let start = start_of(config, note.as_ref())?;
     let dataset = &config.dataset;
     let keys = config.keys.get() - start;
     // The longest key stands for all.
@@ -434,7 +458,7 @@ fn plan_text(config: &SeedConfig, start: u64, before: &StoreStats) -> String {
         .memory_bytes
         .map_or_else(|| "not available".to_owned(), human_bytes);
     row("In use", format!("{used} of {limit}"));
-    text
+    Ok(text)
 }
 
 fn put_load(summary: &Summary, text: &mut String) {
@@ -456,10 +480,7 @@ fn put_load(summary: &Summary, text: &mut String) {
     );
     if summary.resumed_from > 0 {
         let from = grouped(summary.resumed_from);
-        let _ = writeln!(
-            text,
-            "Resumed: the keys below index {from} were there already"
-        );
+        let _ = writeln!(text, "Resumed: the first {from} keys were there already");
     }
     let after = summary
         .store_keys_after

@@ -14,7 +14,7 @@ use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::{chance, splitmix64};
 use crate::record::Dataset;
-use crate::store::{Store, StoreError};
+use crate::store::{DATASET_KEY, Store, StoreError};
 use crate::units::grouped;
 
 /// Keys read at once. fred reads a long answer again from its start at every 8 KiB, so not many.
@@ -101,6 +101,10 @@ pub(super) async fn verify(
     }
     if patience.stop.is_cancelled() {
         found.failure.get_or_insert_with(|| "interrupted".into());
+    } else if found.checked == 0 {
+        found
+            .failure
+            .get_or_insert_with(|| "the sample holds no key".into());
     }
     if share >= 1.0 && found.failure.is_none() {
         count_extra(store, config, patience, &mut found).await;
@@ -157,12 +161,15 @@ async fn count_extra(
     let present = found.checked - found.missing;
     let outcome: Result<(), StoreError> = async {
         let keys = patience.insist(0, async || store.stats().await).await?.keys;
-        // One more is the note.
-        if keys <= present + 1 {
+        let note = patience.insist(0, async || store.dataset_note().await);
+        if keys <= present + u64::from(note.await?.is_some()) {
             return Ok(());
         }
         let mut cursor = None;
-        while !patience.stop.is_cancelled() {
+        loop {
+            if patience.stop.is_cancelled() {
+                return Err(StoreError::Unavailable("interrupted".into()));
+            }
             let page = async || store.scan(cursor.clone(), PAGE).await;
             let page = patience.insist(0, page).await?;
             for key in page.keys {
@@ -182,13 +189,17 @@ async fn count_extra(
         Ok(())
     }
     .await;
-    found.extra = Some(extra);
-    if let Err(error) = outcome {
-        found.failure = Some(error.to_string());
+    match outcome {
+        Ok(()) => found.extra = Some(extra),
+        Err(_) if patience.stop.is_cancelled() => found.failure = Some("interrupted".into()),
+        Err(error) => found.failure = Some(error.to_string()),
     }
 }
 
 fn is_extra(dataset: &Dataset, keys: u64, key: &[u8]) -> bool {
+    if key == DATASET_KEY {
+        return false;
+    }
     let Some(digits) = key.strip_prefix(dataset.key_prefix.as_bytes()) else {
         return false;
     };

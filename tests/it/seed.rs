@@ -236,3 +236,21 @@ fn records_of_many_sizes_are_verified_and_served_like_any_other() {
         }
     }
 }
+
+#[test]
+fn the_embedded_store_takes_its_checkpoints_between_the_batches() {
+    let store = &Store::all()[1];
+    let summary = seed(&store.url(), 300_000, "--batch 100 --rate 150k --quiet");
+    assert_eq!(summary["retries"], 0, "{summary}");
+    // Nothing is created where there is nothing, and what expires is not resumed.
+    let folder = tempfile::tempdir().expect("a folder");
+    let absent = folder.path().join("absent");
+    expect_code(
+        &format!("seed --dry-run --store embedded:{}", absent.display()),
+        0,
+    );
+    assert!(!absent.exists());
+    let line = format!("seed --resume --ttl 1h --store {}", store.url());
+    assert_eq!(kvpoc(&line).status.code(), Some(64));
+    verify(&store.url(), 10, "--verify-sample 0", 1);
+}
