@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use super::latency::Merged;
 use super::metrics::{Metrics, Totals};
+use super::unix_seconds;
 use crate::store::{StoreError, StoreStats};
 
 /// The page itself.
@@ -52,12 +53,12 @@ struct Second {
 impl Dashboard {
     /// An empty history of a server with so many threads over this store.
     pub(super) fn new(metrics: Arc<Metrics>, threads: usize, store_url: &str) -> Self {
-        let started = metrics.started.duration_since(UNIX_EPOCH);
+        let started_s = unix_seconds(metrics.started);
         Self {
             metrics,
             threads,
             store_url: store_url.to_owned(),
-            started_s: started.map_or(0, |since| since.as_secs()),
+            started_s,
             began: Instant::now(),
             history: Mutex::default(),
         }
@@ -98,7 +99,7 @@ impl Dashboard {
             "version": env!("CARGO_PKG_VERSION"),
             "threads": self.threads,
             "started_s": self.started_s,
-            "now_s": unix_seconds(),
+            "now_s": unix_seconds(SystemTime::now()),
             "store": stats.map(|stats| json!({
                 "url": self.store_url,
                 "engine": stats.engine,
@@ -163,12 +164,6 @@ fn percentiles(latency: &Merged) -> Value {
         "p99": latency.quantile_us(0.99),
         "max": latency.quantile_us(1.0),
     })
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -22,7 +22,7 @@ use super::metrics::{Counters, Metrics};
 use super::negotiate::{Form, has_other_conditions, is_json, names_tag, only_if_absent};
 use super::reply::{self, Problem, Reply};
 use super::route::{Limits, Path, Route, route};
-use super::{access, body, upstash};
+use super::{access, body, unix_seconds, upstash};
 use crate::cli::Fetch;
 use crate::config::{AccessConfig, ServeConfig};
 use crate::record::put_key;
@@ -124,11 +124,6 @@ impl Clock {
         }
         &self.text
     }
-}
-
-fn unix_seconds(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 impl Handler {
