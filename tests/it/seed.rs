@@ -98,12 +98,17 @@ fn a_store_that_restarts_during_a_load_costs_no_key() {
     let mut server = Server::start();
     let url = server.url();
     let mut seeding = start(&format!(
-        "seed --json --verify --store {url} --keys 200k --batch 100"
+        "seed --json --verify --store {url} --keys 200k --batch 100 --rate 50k"
     ));
-    eventually("some keys", || {
-        (!server.ask("DBSIZE").starts_with(":0")).then_some(())
+    eventually("the 1,000th key", || {
+        server
+            .ask("EXISTS user:session:1000")
+            .starts_with(":1")
+            .then_some(())
     });
     server.kill();
+    // Away until the load has noticed, which it shows by trying to connect anew.
+    server.refuse_one_connection();
     server.start_again();
     assert_eq!(seeding.ended(), Some(0));
     let summary = json(&seeding.output());

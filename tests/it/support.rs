@@ -187,6 +187,13 @@ impl Server {
         self.process = None;
     }
 
+    /// In the place of the killed server, waits for somebody who connects, and sends them away.
+    pub(crate) fn refuse_one_connection(&self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("the port is free");
+        listener.set_nonblocking(true).expect("a socket");
+        eventually("a connection", || listener.accept().ok());
+    }
+
     pub(crate) fn start_again(&mut self) {
         let port = self.port.to_string();
         let mut command = Command::new(redis_like());
