@@ -569,7 +569,7 @@ fn both_ways_to_fetch_hold_a_load_and_count_their_commands() {
         let serve = Serve::start(&store.url(), &format!("--fetch {fetch}"));
         let file = folder.path().join(fetch);
         let line = format!(
-            "bench --target {} --rps 500 --duration 2s --warmup 0s --tick 1ms --verify 1 --max-lag 1s --json {}",
+            "bench --target {} --rps 500 --duration 2s --warmup 0s --verify 1 --max-lag 10s --slo rate=0% --json {}",
             serve.url(),
             file.display()
         );
