@@ -31,8 +31,9 @@ Exit codes:
   69   the store, the target or a file could not be used
   130  interrupted; for bench: 3, INVALID";
 
-const STORE_HELP: &str =
-    "The store: redis://[[user:]password@]host[:port][/db], unix:PATH or embedded:DIR";
+const STORE_HELP: &str = "\
+The store: redis://[[user:]password@]host[:port][/db], redis-cluster://HOST,HOST, \
+redis-sentinel://HOST,HOST/SERVICE, rediss… for TLS, unix:PATH or embedded:DIR";
 
 /// Proves, honestly, that an HTTP service over Dragonfly holds its load.
 #[derive(Debug, Parser)]
@@ -99,6 +100,54 @@ Examples:
     Inspect(InspectArgs),
 }
 
+/// Heading of the flags in [`StoreArgs`].
+const STORE: &str = "Store";
+
+/// How to reach the store: the same flags for every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = STORE)]
+pub struct StoreArgs {
+    /// Where it is.
+    #[arg(
+        id = "store",
+        long = "store",
+        help = STORE_HELP,
+        env = "KVPOC_STORE",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub url: String,
+
+    /// User to be for the store, if the URL names none
+    #[arg(long, env = "KVPOC_STORE_USER", value_name = "NAME")]
+    pub store_user: Option<String>,
+
+    /// File with the store's password; the variable `KVPOC_STORE_PASSWORD` wins over it
+    #[arg(long, env = "KVPOC_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
+
+    /// File with the certificates (PEM) that the store's is checked against, in place of the system's
+    #[arg(long, env = "KVPOC_STORE_TLS_CA", value_name = "FILE")]
+    pub store_tls_ca: Option<PathBuf>,
+
+    /// File with the certificate (PEM) to show the store
+    #[arg(long, env = "KVPOC_STORE_TLS_CERT", value_name = "FILE")]
+    pub store_tls_cert: Option<PathBuf>,
+
+    /// File with the private key (PEM) of that certificate
+    #[arg(long, env = "KVPOC_STORE_TLS_KEY", value_name = "FILE")]
+    pub store_tls_key: Option<PathBuf>,
+
+    /// User to be for the sentinels
+    #[arg(long, env = "KVPOC_SENTINEL_USER", value_name = "NAME")]
+    pub sentinel_user: Option<String>,
+
+    /// File with the sentinels' password; the variable `KVPOC_SENTINEL_PASSWORD` wins over it
+    #[arg(long, env = "KVPOC_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
+    pub sentinel_password_file: Option<PathBuf>,
+}
+
 /// Flags of `seed`.
 #[derive(Debug, Args)]
 #[expect(
@@ -106,21 +155,6 @@ Examples:
     reason = "each is a switch that a user turns"
 )]
 pub struct SeedArgs {
-    /// Where the keys go.
-    #[arg(
-        long,
-        help = STORE_HELP,
-        env = "KVPOC_STORE",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    pub store: String,
-
-    /// How long one batch may take
-    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub store_timeout: Duration,
-
     /// How many keys to load: the indexes 0..N
     #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
     pub keys: KeyCount,
@@ -228,26 +262,19 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_SEED_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub json: bool,
+
+    /// How to reach the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// How long one batch may take
+    #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
 }
 
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where the keys are.
-    #[arg(
-        long,
-        help = STORE_HELP,
-        env = "KVPOC_STORE",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    pub store: String,
-
-    /// How long a request waits for the store before it is answered 504
-    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
-    pub store_timeout: Duration,
-
     /// Port to listen on; 0 picks a free one
     #[arg(long, env = "KVPOC_PORT", value_name = "PORT", default_value = "8080")]
     pub port: u16,
@@ -274,7 +301,7 @@ pub struct ServeArgs {
     )]
     pub key_prefix: String,
 
-    /// How a request's keys are read: one MGET, or as many pipelined GETs
+    /// How a request's keys are read: one MGET, or as many pipelined GETs, as always from a cluster
     #[arg(long, env = "KVPOC_FETCH", value_name = "HOW", default_value = "mget")]
     pub fetch: Fetch,
 
@@ -342,6 +369,14 @@ pub struct ServeArgs {
         default_value = "0"
     )]
     pub access_log: f64,
+
+    /// How to reach the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// How long a request waits for the store before it is answered 504
+    #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
+    pub store_timeout: Duration,
 }
 
 /// How several keys are read at once.
@@ -389,20 +424,6 @@ pub struct BenchArgs {
     /// File with the token to show the target; the variable `KVPOC_TOKEN` wins over it
     #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-
-    /// The store, for --target store and --layers
-    #[arg(
-        long,
-        env = "KVPOC_STORE",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    pub store: String,
-
-    /// How long the store may take, for --target store and --layers
-    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
-    pub store_timeout: Duration,
 
     /// Drive the store, then the target, with the same load, and show what the target adds
     #[arg(long, env = "KVPOC_LAYERS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
@@ -538,6 +559,14 @@ pub struct BenchArgs {
     /// Show the report while it grows, at this address: 127.0.0.1:8089
     #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS")]
     pub live: Option<SocketAddr>,
+
+    /// How to reach the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// How long the store may take, for --target store and --layers
+    #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
 }
 
 /// Flags of `inspect`.
@@ -547,21 +576,6 @@ pub struct InspectArgs {
     #[arg(value_name = "KEY")]
     pub keys: Vec<String>,
 
-    /// Where the keys are.
-    #[arg(
-        long,
-        help = STORE_HELP,
-        env = "KVPOC_STORE",
-        hide_env_values = true,
-        value_name = "URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    pub store: String,
-
-    /// How long one question to the store may take
-    #[arg(long, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
-    pub store_timeout: Duration,
-
     /// Keys to look at when the store is described
     #[arg(long, env = "KVPOC_SAMPLE", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub sample: u32,
@@ -570,4 +584,12 @@ pub struct InspectArgs {
     #[arg(long, env = "KVPOC_INSPECT_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub json: bool,
+
+    /// How to reach the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// How long one question to the store may take
+    #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub store_timeout: Duration,
 }

@@ -61,7 +61,7 @@ fn run(job: Job) -> anyhow::Result<u8> {
         match job {
             Job::Seed(config) => seed::run(config, stop).await,
             Job::Serve(config) => serve::run(config, stop).await,
-            Job::Bench(config) => bench::run(*config, stop).await,
+            Job::Bench(config) => Box::pin(bench::run(*config, stop)).await,
             Job::Inspect(config) => tokio::select! {
                 code = inspect::run(config) => code,
                 () = stop.cancelled() => Ok(exit::INTERRUPTED),

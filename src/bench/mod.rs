@@ -103,7 +103,7 @@ impl<'a> Bench<'a> {
             Target::Store => {
                 let store = Store::open(&config.store, Usage::Serve).await?;
                 let info = probe::ask_store(&store).await?;
-                (Way::Store(store, config.store.clone()), info)
+                (Way::Store(store, config.store.clone().into()), info)
             }
             Target::Http {
                 url,

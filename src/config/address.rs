@@ -5,28 +5,54 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::secret::Login;
 use super::{ConfigError, setting};
 
-/// Where the store is. `Display` leaves the password out.
-#[derive(Clone, PartialEq, Eq)]
+/// Where the store is. Holds no secret: see [`Login`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A server that speaks the Redis protocol, over TCP.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// TCP port.
-        port: u16,
-        /// Who to be, if not the default user.
-        username: Option<String>,
-        /// The secret; never printed.
-        password: Option<String>,
-        /// The logical database, if not 0.
-        database: Option<u8>,
-    },
-    /// The same over a Unix socket.
+    /// Servers that speak the Redis protocol, over TCP.
+    Tcp(Servers),
+    /// One such server over a Unix socket.
     Unix(PathBuf),
     /// The LMDB folder of this program.
     Embedded(PathBuf),
+}
+
+/// Servers of the Redis protocol, and how they belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers {
+    /// How they share the keys.
+    pub topology: Topology,
+    /// Where they, or their sentinels, are; at least one.
+    pub nodes: Vec<Node>,
+    /// Connections are encrypted.
+    pub tls: bool,
+    /// The logical database, if not 0.
+    pub database: Option<u8>,
+}
+
+/// How servers share the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    /// One holds them all.
+    One,
+    /// Each holds some of the hash slots; the nodes given are some of them.
+    Cluster,
+    /// The nodes given are sentinels, which know where the keys are.
+    Sentinel {
+        /// The name that they know it by.
+        service: String,
+    },
+}
+
+/// A server by name and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
 }
 
 /// What `bench` drives.
@@ -52,18 +78,38 @@ pub struct TargetUrl {
     pub port: u16,
 }
 
-impl std::str::FromStr for StoreUrl {
-    type Err = ConfigError;
+/// The text before `://`, and what it stands for.
+const SCHEMES: [(&str, Topology, bool); 6] = [
+    ("redis", Topology::One, false),
+    ("rediss", Topology::One, true),
+    ("redis-cluster", Topology::Cluster, false),
+    ("rediss-cluster", Topology::Cluster, true),
+    ("redis-sentinel", SENTINEL, false),
+    ("rediss-sentinel", SENTINEL, true),
+];
+const SENTINEL: Topology = Topology::Sentinel {
+    service: String::new(),
+};
 
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
+impl StoreUrl {
+    /// The address, and the login that stands in it.
+    pub(super) fn parse(text: &str) -> Result<(Self, Login), ConfigError> {
         if let Some(path) = text.strip_prefix("embedded:") {
-            return path_of(text, path, "embedded:./kvpoc-data").map(Self::Embedded);
+            let path = path_of(text, path, "embedded:./kvpoc-data")?;
+            return Ok((Self::Embedded(path), Login::default()));
         }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return path_of(text, path, "unix:/run/dragonfly.sock").map(Self::Unix);
+            let path = path_of(text, path, "unix:/run/dragonfly.sock")?;
+            return Ok((Self::Unix(path), Login::default()));
         }
-        tcp_store(text)
+        servers(text).map(|(servers, login)| (Self::Tcp(servers), login))
+    }
+
+    /// Whether the keys are spread over several servers by their hash slots.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::Tcp(servers) if servers.topology == Topology::Cluster)
     }
 }
 
@@ -75,59 +121,120 @@ fn path_of(text: &str, path: &str, example: &str) -> Result<PathBuf, ConfigError
     Ok(PathBuf::from(path))
 }
 
-fn tcp_store(text: &str) -> Result<StoreUrl, ConfigError> {
-    const FORMS: &str = "write redis://127.0.0.1:6379, unix:PATH or embedded:DIR";
+fn servers(text: &str) -> Result<(Servers, Login), ConfigError> {
+    const FORMS: &str = "write redis://127.0.0.1:6379, redis-cluster://HOST,HOST, \
+        redis-sentinel://HOST,HOST/SERVICE, rediss… for TLS, unix:PATH or embedded:DIR";
     // The text may hold a password, so no message repeats it unless it is no URL at all.
-    let Ok(url) = url::Url::parse(text) else {
+    let Some((scheme, rest)) = text.split_once("://") else {
         let shown = if text.contains('@') { "…" } else { text };
         return Err(setting("--store", shown, FORMS));
     };
-    if url.scheme() != "redis" {
-        let shown = format!("{}:…", url.scheme());
-        return Err(setting("--store", &shown, FORMS));
+    let Some((_, topology, tls)) = SCHEMES.into_iter().find(|known| known.0 == scheme) else {
+        return Err(setting("--store", &format!("{scheme}:…"), FORMS));
+    };
+    let refused = |mend: &str| setting("--store", &format!("{scheme}:…"), mend);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = match authority.rsplit_once('@') {
+        Some((login, hosts)) => (Login::parse(login), hosts),
+        None => (Login::default(), authority),
+    };
+    let (topology, database) = match (topology, path.split_once('/')) {
+        (Topology::Sentinel { .. }, path_parts) => {
+            let (service, database) = path_parts.unwrap_or((path, ""));
+            if service.is_empty() {
+                return Err(refused("name the service after the hosts: …/mymaster"));
+            }
+            let service = service.to_owned();
+            (Topology::Sentinel { service }, database)
+        }
+        (Topology::Cluster, _) if !path.is_empty() => {
+            return Err(refused("a cluster has no databases to choose from"));
+        }
+        (topology, _) => (topology, path),
+    };
+    let default_port = match topology {
+        Topology::Sentinel { .. } => 26_379,
+        Topology::One | Topology::Cluster => 6_379,
+    };
+    let nodes: Option<Vec<Node>> = hosts
+        .split(',')
+        .map(|host| Node::parse(host, default_port))
+        .collect();
+    let nodes = nodes.ok_or_else(|| refused("a host is missing or wrong: HOST or HOST:PORT"))?;
+    if topology == Topology::One && nodes.len() > 1 {
+        return Err(refused(
+            "for several hosts, write redis-cluster or redis-sentinel",
+        ));
     }
-    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-        return Err(setting("--store", "redis:…", "the host is missing"));
+    let database = match database {
+        "" => None,
+        // What stands here may be the rest of a password with a slash in it.
+        digits => Some(
+            digits
+                .parse()
+                .map_err(|_| refused("a database is a number from 0 to 255"))?,
+        ),
     };
-    let path = url.path().trim_start_matches('/');
-    let database =
-        match path {
-            "" => None,
-            // What stands here may be the rest of a password with a slash in it.
-            digits => Some(digits.parse().map_err(|_| {
-                setting("--store", "redis:…", "a database is a number from 0 to 255")
-            })?),
-        };
-    let decoded = |text: &str| {
-        percent_encoding::percent_decode_str(text)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    Ok(StoreUrl::Tcp {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port: url.port().unwrap_or(6379),
-        username: (!url.username().is_empty()).then(|| decoded(url.username())),
-        password: url.password().map(decoded),
+    let servers = Servers {
+        topology,
+        nodes,
+        tls,
         database,
-    })
+    };
+    Ok((servers, login))
+}
+
+impl Node {
+    fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let url = url::Url::parse(&format!("redis://{text}")).ok()?;
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        let only_host = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
+        only_host.then(|| Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port().unwrap_or(default_port),
+        })
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&authority(&self.host, self.port))
+    }
+}
+
+/// Host and port as they stand in a URL.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, service) = match &self.topology {
+            Topology::One => ("", ""),
+            Topology::Cluster => ("-cluster", ""),
+            Topology::Sentinel { service } => ("-sentinel", &**service),
+        };
+        let tls = if self.tls { "s" } else { "" };
+        let nodes: Vec<String> = self.nodes.iter().map(Node::to_string).collect();
+        write!(f, "redis{tls}{kind}://{}", nodes.join(","))?;
+        if service.is_empty() {
+            return Ok(());
+        }
+        write!(f, "/{service}")
+    }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port, .. } if host.contains(':') => {
-                write!(f, "redis://[{host}]:{port}")
-            }
-            Self::Tcp { host, port, .. } => write!(f, "redis://{host}:{port}"),
+            Self::Tcp(servers) => servers.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
         }
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -189,11 +296,7 @@ impl TargetUrl {
     /// The value of the `Host` header.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        authority(&self.host, self.port)
     }
 }
 
@@ -207,32 +310,59 @@ impl fmt::Display for TargetUrl {
 mod tests {
     use super::*;
 
-    #[test]
-    fn store_urls_are_understood_or_refused_with_a_form_that_is() {
-        let tcp = |text: &str| match text.parse() {
-            Ok(StoreUrl::Tcp {
-                host,
-                port,
-                username,
-                password,
-                database,
-            }) => (host, port, username, password, database),
+    fn parsed(text: &str) -> (Servers, Login) {
+        match StoreUrl::parse(text) {
+            Ok((StoreUrl::Tcp(servers), login)) => (servers, login),
             other => panic!("{text}: {other:?}"),
-        };
-        let own = |text: &str| Some(text.to_owned());
-        assert_eq!(tcp("redis://h"), ("h".into(), 6379, None, None, None));
-        assert_eq!(
-            tcp("redis://u:p%40ss@[::1]:7000/3"),
-            ("::1".into(), 7000, own("u"), own("p@ss"), Some(3))
-        );
-        assert_eq!(tcp("redis://:p@h").3, own("p"));
+        }
+    }
+
+    #[test]
+    fn store_urls_are_understood_and_printed_without_their_login() {
+        for (text, printed, database) in [
+            ("redis://h", "redis://h:6379", None),
+            ("redis://h:1/", "redis://h:1", None),
+            ("rediss://h/7", "rediss://h:6379", Some(7)),
+            ("redis://u:p@[::1]:7000/3", "redis://[::1]:7000", Some(3)),
+            ("redis-cluster://a", "redis-cluster://a:6379", None),
+            (
+                "redis-cluster://u:p@a:1,b,[::1]:3",
+                "redis-cluster://a:1,b:6379,[::1]:3",
+                None,
+            ),
+            ("rediss-cluster://a:1", "rediss-cluster://a:1", None),
+            (
+                "redis-sentinel://:p@a,b:2/mine/5",
+                "redis-sentinel://a:26379,b:2/mine",
+                Some(5),
+            ),
+            (
+                "rediss-sentinel://a/mine",
+                "rediss-sentinel://a:26379/mine",
+                None,
+            ),
+        ] {
+            let (servers, _) = parsed(text);
+            assert_eq!(
+                (&*servers.to_string(), servers.database),
+                (printed, database)
+            );
+        }
+        assert_eq!(parsed("redis://[::1]:7").0.nodes[0].host, "::1");
         for (text, expected) in [
             ("unix:/run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
             ("unix:///run/x.sock", StoreUrl::Unix("/run/x.sock".into())),
             ("embedded:./data", StoreUrl::Embedded("./data".into())),
         ] {
-            assert_eq!(text.parse::<StoreUrl>().ok(), Some(expected));
+            assert_eq!(
+                StoreUrl::parse(text).ok(),
+                Some((expected, Login::default()))
+            );
         }
+    }
+
+    #[test]
+    fn what_is_no_store_url_is_refused_with_a_form_that_is() {
         for text in [
             "",
             "localhost",
@@ -240,10 +370,17 @@ mod tests {
             "redis://",
             "redis://h/x",
             "redis://h/256",
+            "redis://h:0x1",
+            "redis://h?x=1",
+            "redis://a,b",
+            "redis-cluster://a,,b",
+            "redis-cluster://a/1",
+            "redis-sentinel://a",
+            "redis-sentinel://a/mine/x",
             "embedded:",
             "unix:",
         ] {
-            let error = text.parse::<StoreUrl>().expect_err(text).to_string();
+            let error = StoreUrl::parse(text).expect_err(text).to_string();
             assert!(error.contains("--store"), "{error}");
         }
     }
@@ -254,10 +391,13 @@ mod tests {
             "redis://u:secret@h",
             "redis://u:secret@h/x",
             "redis://u:secret@h:x",
-            "rediss://u:secret@h",
+            "redis://u:secret/secret@h",
+            "rediss-cluster://u:secret@h,",
+            "what://u:secret@h",
+            "u:secret@h",
         ] {
-            let shown = match text.parse::<StoreUrl>() {
-                Ok(url) => format!("{url} {url:?}"),
+            let shown = match StoreUrl::parse(text) {
+                Ok((url, login)) => format!("{url} {url:?} {login:?}"),
                 Err(error) => format!("{error} {error:?}"),
             };
             assert!(!shown.contains("secret"), "{shown}");

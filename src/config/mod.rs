@@ -8,7 +8,9 @@
 
 mod address;
 mod file;
+mod secret;
 mod serve;
+mod store;
 mod token;
 
 use std::ffi::OsString;
@@ -18,9 +20,12 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-pub use address::{StoreUrl, Target, TargetUrl};
+pub use address::{Node, Servers, StoreUrl, Target, TargetUrl, Topology};
 use file::{FileSettings, with_origin};
+pub use secret::{Login, Secret};
 pub use serve::{AccessConfig, LogConfig, ServeConfig};
+use store::store;
+pub use store::{StoreConfig, TlsFiles};
 pub use token::Token;
 
 use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs};
@@ -52,17 +57,6 @@ pub enum Job {
     Bench(Box<BenchConfig>),
     /// `kvpoc inspect`
     Inspect(InspectConfig),
-}
-
-/// How to reach the store.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// Where it is.
-    pub url: StoreUrl,
-    /// The deadline of each operation.
-    pub timeout: Duration,
-    /// How several keys are read at once.
-    pub fetch: Fetch,
 }
 
 /// Settings of `seed`.
@@ -282,7 +276,7 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         ));
     }
     Ok(SeedConfig {
-        store: store(&args.store, args.store_timeout)?,
+        store: store(args.store, args.store_timeout, Fetch::Mget)?,
         dataset: Dataset {
             key_prefix: args.key_prefix,
             value_size: args.value_size,
@@ -365,7 +359,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         mode,
         target: args.target.parse()?,
         token: Token::read(args.token_file.as_deref())?,
-        store: store(&args.store, args.store_timeout)?,
+        store: store(args.store, args.store_timeout, Fetch::Mget)?,
         stages,
         arrivals: args.arrivals,
         warmup: args.warmup,
@@ -470,18 +464,10 @@ fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
         ));
     }
     Ok(InspectConfig {
-        store: store(&args.store, args.store_timeout)?,
+        store: store(args.store, args.store_timeout, Fetch::Mget)?,
         keys: args.keys,
         sample: args.sample as usize,
         json: args.json,
-    })
-}
-
-fn store(url: &str, timeout: Duration) -> Result<StoreConfig, ConfigError> {
-    Ok(StoreConfig {
-        url: url.parse()?,
-        timeout,
-        fetch: Fetch::Mget,
     })
 }
 

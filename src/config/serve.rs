@@ -75,17 +75,14 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(ServeConfig {
-        store: StoreConfig {
-            fetch: args.fetch,
-            ..store(&args.store, args.store_timeout)?
-        },
+        access: access(&args)?,
+        store: store(args.store, args.store_timeout, args.fetch)?,
         listen: SocketAddr::new(args.bind, args.port),
         threads: if args.threads == 0 {
             cores
         } else {
             args.threads.into()
         },
-        access: access(&args)?,
         key_prefix: args.key_prefix,
         upstash: args.upstash,
         max_keys_per_request: args.max_keys_per_request as usize,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq as _;
 
-use super::{ConfigError, setting};
+use super::{ConfigError, secret, setting};
 
 /// The variable that holds it.
 const VARIABLE: &str = "KVPOC_TOKEN";
@@ -24,17 +24,8 @@ impl Token {
     /// Reads the variable, else the file; `None` when neither is given. An empty variable is refused: a secret
     /// that was lost on its way must not open the server.
     pub(super) fn read(file: Option<&Path>) -> Result<Option<Self>, ConfigError> {
-        let (text, name) = match (std::env::var_os(VARIABLE), file) {
-            (Some(text), _) => (text.to_string_lossy().into_owned(), VARIABLE.to_owned()),
-            (None, Some(file)) => {
-                let name = file.display().to_string();
-                let text = std::fs::read_to_string(file).map_err(|error| {
-                    let mend = format!("{error}; give a file that holds the token");
-                    setting("--token-file", &name, &mend)
-                })?;
-                (text.trim_end().to_owned(), name)
-            }
-            (None, None) => return Ok(None),
+        let Some((text, name)) = secret::read(VARIABLE, file, "--token-file")? else {
+            return Ok(None);
         };
         Self::parse(&text).map(Some).ok_or_else(|| {
             let mend = format!("a token has at least {MIN_BYTES} visible ASCII characters");

@@ -89,6 +89,8 @@ fn inspection(key: &str, description: &Description) -> Value {
         "ttl_s": description.ttl.map(|ttl| ttl.as_secs_f64()),
         "encoding": description.encoding,
         "memory_bytes": description.memory_bytes,
+        "slot": description.slot,
+        "node": description.node,
         "format": format,
         "content": content,
         "not_a_record_because": problem,
@@ -128,9 +130,15 @@ fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
         ("TTL", "ttl_s"),
         ("encoding", "encoding"),
         ("memory", "memory_bytes"),
+        ("slot", "slot"),
+        ("node", "node"),
         ("format", "format"),
     ] {
         let found = &inspection[member];
+        // Only a cluster has these.
+        if matches!(member, "slot" | "node") && found.is_null() {
+            continue;
+        }
         let shown = match (member, found.as_u64()) {
             ("ttl_s", _) if found.is_null() => "none, it stays".to_owned(),
             ("ttl_s", _) => format!("{} s", shown(found)),
@@ -321,6 +329,8 @@ mod tests {
             ttl: Some(Duration::from_secs(9)),
             encoding: None,
             memory_bytes: Some(1_234),
+            slot: Some(12_182),
+            node: Some("127.0.0.1:7000".into()),
         }
     }
 

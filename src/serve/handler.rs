@@ -302,7 +302,9 @@ impl Handler {
         let encoding = upstash::encoding(headers);
         let _place = self.waiting.take()?;
         if route == Route::Pipeline {
-            let answers = upstash::pipeline(&body, &self.keys, self.limits, encoding).await?;
+            // Kept apart, as it is large and would make every answer so.
+            let answers = Box::pin(upstash::pipeline(&body, &self.keys, self.limits, encoding));
+            let answers = answers.await?;
             return Ok(reply::json(answers.to_string()));
         }
         let (answer, succeeded) =

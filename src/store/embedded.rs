@@ -194,6 +194,8 @@ impl Embedded {
                 ttl: (expiry > 0).then(|| Duration::from_millis(expiry - now_ms)),
                 encoding: Some("raw".into()),
                 memory_bytes: None,
+                slot: None,
+                node: None,
             }))
     }
 

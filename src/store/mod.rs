@@ -134,6 +134,10 @@ pub struct Description {
     pub encoding: Option<String>,
     /// Bytes it takes in the store, overhead included.
     pub memory_bytes: Option<u64>,
+    /// Its hash slot in a cluster.
+    pub slot: Option<u16>,
+    /// Host and port of the master that has the slot.
+    pub node: Option<String>,
 }
 
 /// How long a key has left.
@@ -157,7 +161,7 @@ pub struct Measure {
 }
 
 /// One page of a scan. A page may be empty although more follow, and a key may come twice.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Page {
     /// The keys.
     pub keys: Vec<Bytes>,
@@ -259,7 +263,9 @@ impl Store {
             StoreUrl::Embedded(folder) => {
                 Engine::Embedded(embedded::Embedded::open(folder, usage, config.timeout)?)
             }
-            url => Engine::Dragonfly(dragonfly::Dragonfly::connect(url, config).await?),
+            StoreUrl::Tcp(_) | StoreUrl::Unix(_) => {
+                Engine::Dragonfly(dragonfly::Dragonfly::connect(config).await?)
+            }
         };
         Ok(Self(engine))
     }
@@ -348,8 +354,11 @@ impl Store {
     /// that order.
     #[must_use]
     pub fn keeps_order(&self) -> bool {
-        // One connection does; the writers of the embedded store race for their turn.
-        matches!(self.0, Engine::Dragonfly(_))
+        match &self.0 {
+            Engine::Dragonfly(store) => store.keeps_order(),
+            // Its writers race for their turn.
+            Engine::Embedded(_) => false,
+        }
     }
 
     /// Removes keys by one command; how many of them were there.

@@ -4,6 +4,7 @@
 //! folder. Every wait is a bounded poll; nothing depends on how fast the machine is.
 
 mod bench;
+mod cluster;
 mod faults;
 mod flow;
 mod http;

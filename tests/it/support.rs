@@ -159,15 +159,22 @@ impl Store {
 /// A server of the Redis protocol on a free port of loopback. Its data survives a kill.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
+    settings: Vec<String>,
     process: Option<Process>,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With settings of its own, each `--name value`.
+    pub(crate) fn start_with(settings: &str) -> Self {
         let mut server = Self {
             port: free_port(),
             folder: tempfile::tempdir().expect("a folder"),
+            settings: settings.split_whitespace().map(str::to_owned).collect(),
             process: None,
         };
         server.start_again();
@@ -200,6 +207,7 @@ impl Server {
         command
             .args(["--bind", "127.0.0.1", "--port", &port, "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "no"])
+            .args(&self.settings)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

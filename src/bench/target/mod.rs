@@ -61,7 +61,7 @@ pub(super) enum Way {
     /// A server over HTTP; a connection carries one request at a time.
     Http(SocketAddr),
     /// The store; as many operations at a time as there would be connections.
-    Store(Store, StoreConfig),
+    Store(Store, Box<StoreConfig>),
 }
 
 /// What happened since the interval before.

@@ -1,0 +1,89 @@
+//! How to reach the store, checked.
+//!
+//! Enters: what the user typed, and secrets from variables and files. Leaves: a [`StoreConfig`]. Must not open the
+//! certificates: what is wrong with their contents shows when they are used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::secret::Login;
+use super::{ConfigError, StoreUrl, setting};
+use crate::cli::{Fetch, StoreArgs};
+
+/// How to reach the store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// Who to be.
+    pub login: Login,
+    /// Who to be for its sentinels.
+    pub sentinel_login: Login,
+    /// How its certificate is checked, and what it is shown.
+    pub tls: TlsFiles,
+    /// The deadline of each operation.
+    pub timeout: Duration,
+    /// How several keys are read at once.
+    pub fetch: Fetch,
+}
+
+/// Files in PEM form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates to trust; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Certificate and private key to show.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+pub(super) fn store(
+    args: StoreArgs,
+    timeout: Duration,
+    fetch: Fetch,
+) -> Result<StoreConfig, ConfigError> {
+    let (url, login) = StoreUrl::parse(&args.url)?;
+    let login = login.completed(
+        args.store_user,
+        "KVPOC_STORE_PASSWORD",
+        args.store_password_file.as_deref(),
+        ["--store-user", "--store-password-file"],
+    )?;
+    let sentinel_login = Login::default().completed(
+        args.sentinel_user,
+        "KVPOC_SENTINEL_PASSWORD",
+        args.sentinel_password_file.as_deref(),
+        ["--sentinel-user", "--sentinel-password-file"],
+    )?;
+    let tls = TlsFiles {
+        ca: args.store_tls_ca,
+        identity: match (args.store_tls_cert, args.store_tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                let names = "--store-tls-cert, --store-tls-key";
+                return Err(setting(names, "one", "each needs the other; give both"));
+            }
+        },
+    };
+    if tls != TlsFiles::default() && !is_encrypted(&url) {
+        let mend = "the store's URL asks for no TLS; write rediss instead of redis in it";
+        return Err(setting("--store-tls-…", "given", mend));
+    }
+    Ok(StoreConfig {
+        // A command over several hash slots is refused there, and any keys of one request lie in several.
+        fetch: if url.is_cluster() {
+            Fetch::Pipeline
+        } else {
+            fetch
+        },
+        url,
+        login,
+        sentinel_login,
+        tls,
+        timeout,
+    })
+}
+
+fn is_encrypted(url: &StoreUrl) -> bool {
+    matches!(url, StoreUrl::Tcp(servers) if servers.tls)
+}

@@ -1,0 +1,241 @@
+//! What a cluster needs besides: keys that are with another node than was thought, and questions to every master.
+//!
+//! Enters: commands, and the routing table that fred keeps. Leaves: answers, pages of keys, sums of statistics. Must
+//! not let fred follow an ASK: it sends the command back to where it came from, and takes the answer to its own
+//! ASKING for that of another command, which every later answer of the connection is then off by. So redirections
+//! are followed here. After MOVED fred has read the table anew, and the command is sent again; a key whose slot is
+//! under way is asked for where it goes.
+
+use std::collections::HashMap;
+use std::pin::pin;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, ClusterInterface as _};
+use fred::types::config::{Options, Server};
+use fred::types::{FromValue, Value};
+use futures_util::future::{join_all, try_join_all};
+
+use super::super::{Page, StoreError, StoreStats};
+use super::{Dragonfly, KeyCommand, command, info, into_bytes};
+
+/// How often one command may be sent on. Slots move one at a time, so the second is rare.
+const MAX_REDIRECTIONS: usize = 3;
+
+/// Whether a command was not executed, because its key is with another node. fred, allowed no redirection, does
+/// not say which.
+pub(super) fn is_elsewhere(error: &Error) -> bool {
+    *error.kind() == ErrorKind::Routing && error.details().starts_with("Too many redirections")
+}
+
+pub(super) fn was_elsewhere(answer: &Result<Value, Error>) -> bool {
+    answer.as_ref().is_err_and(is_elsewhere)
+}
+
+/// The answers to commands of which one or more were elsewhere. All are sent again, each by itself.
+pub(super) async fn follow(client: &Client, commands: &[KeyCommand]) -> Vec<Result<Value, Error>> {
+    let again = commands.iter().cloned();
+    let mut answers: Vec<Result<Value, Error>> =
+        join_all(again.map(|again| client.custom(command(again.name), again.arguments))).await;
+    for _ in 0..MAX_REDIRECTIONS {
+        if !answers.iter().any(was_elsewhere) {
+            break;
+        }
+        let under_way = slots_under_way(client).await;
+        let asked = answers
+            .iter_mut()
+            .zip(commands)
+            .map(async |(answer, asked)| {
+                if !was_elsewhere(answer) {
+                    return;
+                }
+                let slot = fred::util::redis_keyslot(asked.key());
+                *answer = match under_way.get(&slot) {
+                    Some(node) => ask_there(client, node, asked.clone()).await,
+                    // It has arrived meanwhile.
+                    None => {
+                        client
+                            .custom(command(asked.name), asked.arguments.clone())
+                            .await
+                    }
+                };
+            });
+        join_all(asked).await;
+    }
+    answers
+}
+
+/// ASKING holds for the next command of its connection alone; fred writes a pipeline in one go.
+async fn ask_there(client: &Client, node: &Server, asked: KeyCommand) -> Result<Value, Error> {
+    // A node without slots of its own has no connection, and fred would make all of them anew for it.
+    if !primaries(client).contains(node) {
+        let message = "the key is moving to a node that has no other slots yet";
+        return Err(Error::new(ErrorKind::Cluster, message));
+    }
+    let there = client.pipeline().with_options(&Options {
+        cluster_node: Some(node.clone()),
+        ..Options::default()
+    });
+    let () = there.custom(command("ASKING"), Vec::<Value>::new()).await?;
+    let () = there.custom(command(asked.name), asked.arguments).await?;
+    let answer = there.try_all().await.pop();
+    answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "ASKING without an answer")))
+}
+
+/// The slots that are moving, and where each goes; as far as the masters tell.
+async fn slots_under_way(client: &Client) -> HashMap<u16, Server> {
+    let tables = primaries(client).into_iter().map(async |node| {
+        let client = at(client, &node);
+        let arguments = vec![Value::from_static_str("NODES")];
+        let table: Result<String, Error> = client.custom(command("CLUSTER"), arguments).await;
+        table.map_or(Vec::new(), |table| moving(&table))
+    });
+    join_all(tables).await.into_iter().flatten().collect()
+}
+
+/// Reads CLUSTER NODES: a line a node, `id host:port@bus flags …`, and behind the slots of the node that answers
+/// `[slot->-id]` for each that it gives away. <https://redis.io/docs/latest/commands/cluster-nodes/>
+fn moving(table: &str) -> Vec<(u16, Server)> {
+    let lines = || table.lines().map(|line| line.split(' '));
+    let place_of = |id: &str| {
+        let address = lines()
+            .find_map(|mut fields| (fields.next() == Some(id)).then(|| fields.next()).flatten())?;
+        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
+        Some(Server::new(host, port.parse().ok()?))
+    };
+    let marks = lines().flatten().filter_map(|field| {
+        let (slot, id) = field
+            .strip_prefix('[')?
+            .strip_suffix(']')?
+            .split_once("->-")?;
+        Some((slot.parse().ok()?, place_of(id)?))
+    });
+    marks.collect()
+}
+
+/// Every node that has slots, in the same order each time.
+fn primaries(client: &Client) -> Vec<Server> {
+    let routing = client.cached_cluster_state();
+    let mut nodes = routing.map_or(Vec::new(), |routing| routing.unique_primary_nodes());
+    nodes.sort_by_key(Server::to_string);
+    nodes
+}
+
+fn at(client: &Client, node: &Server) -> impl ClientLike + use<> {
+    client.with_cluster_node(node)
+}
+
+impl Dragonfly {
+    /// The slot of a key, and the node that has it; `None` when there is no cluster.
+    pub(super) fn place_of(&self, key: &[u8]) -> Option<(u16, Option<String>)> {
+        self.is_cluster.then(|| {
+            let slot = fred::util::redis_keyslot(key);
+            let routing = self.client.cached_cluster_state();
+            let node = routing.and_then(|routing| Some(routing.get_server(slot)?.to_string()));
+            (slot, node)
+        })
+    }
+
+    /// A page of the keys of one master; the masters of a cluster come one after the other. The cursor is then a
+    /// master, a space, and its own cursor.
+    pub(in super::super) async fn scan(
+        &self,
+        cursor: Option<Bytes>,
+        count: usize,
+    ) -> Result<Page, StoreError> {
+        let masters = self.masters()?;
+        let name = |place: usize| {
+            masters[place]
+                .as_ref()
+                .map_or(String::new(), Server::to_string)
+        };
+        let text = cursor.as_deref().map(String::from_utf8_lossy);
+        let (place, cursor) = match text.as_deref().and_then(|text| text.split_once(' ')) {
+            None => (0, "0"),
+            Some((master, cursor)) => {
+                // One that has gone is left out: its slots are with another one now.
+                match (0..masters.len()).find(|&place| name(place).as_str() >= master) {
+                    Some(place) if name(place) == master => (place, cursor),
+                    Some(place) => (place, "0"),
+                    None => return Ok(Page::default()),
+                }
+            }
+        };
+        let arguments = vec![
+            cursor.to_owned().into(),
+            Bytes::from_static(b"COUNT"),
+            count.max(1).to_string().into(),
+        ];
+        let (next, keys): (String, Vec<Value>) = self
+            .ask_at(masters[place].as_ref(), "SCAN", arguments)
+            .await?;
+        let next = match (&*next, place + 1) {
+            ("0", following) if following == masters.len() => None,
+            ("0", following) => Some(format!("{} 0", name(following))),
+            (next, _) => Some(format!("{} {next}", name(place))),
+        };
+        Ok(Page {
+            keys: keys.into_iter().filter_map(into_bytes).collect(),
+            next: next.map(Bytes::from),
+        })
+    }
+
+    pub(in super::super) async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let masters = self.masters()?;
+        let each = masters.iter().map(async |master| {
+            let info: String = self.ask_at(master.as_ref(), "INFO", vec![]).await?;
+            let keys: u64 = self.ask_at(master.as_ref(), "DBSIZE", vec![]).await?;
+            Ok(info::parse(&info, keys))
+        });
+        let all = try_join_all(each).await?;
+        let sum = all.into_iter().reduce(|one, other| info::sum(one, &other));
+        Ok(sum.unwrap_or_default())
+    }
+
+    /// Every server that has keys of its own, at least one; `None` stands for the only one there is.
+    fn masters(&self) -> Result<Vec<Option<Server>>, StoreError> {
+        if !self.is_cluster {
+            return Ok(vec![None]);
+        }
+        let masters = primaries(self.ready()?);
+        if masters.is_empty() {
+            let message = "no node of the cluster is known";
+            return Err(StoreError::Unavailable(message.into()));
+        }
+        Ok(masters.into_iter().map(Some).collect())
+    }
+
+    async fn ask_at<R: FromValue>(
+        &self,
+        node: Option<&Server>,
+        name: &'static str,
+        arguments: Vec<Bytes>,
+    ) -> Result<R, StoreError> {
+        let client = self.ready()?;
+        let Some(node) = node else {
+            return self
+                .done(pin!(client.custom(command(name), arguments)))
+                .await;
+        };
+        let client = at(client, node);
+        self.done(pin!(client.custom(command(name), arguments)))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_that_a_node_gives_away_are_found_with_their_new_place() {
+        let table = "\
+            aa 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460 [77->-bb] [78-<-bb] [79->-gone]\n\
+            bb 10.0.0.2:7002@17002,name master - 0 1 2 connected 5461-10922\n\
+            cc ::1:7003@17003 slave aa 0 1 3 connected\n";
+        assert_eq!(moving(table), [(77, Server::new("10.0.0.2", 7002))]);
+        assert!(moving("").is_empty());
+        assert!(moving("aa 127.0.0.1:7001@17001 myself [x->-aa] [5->-aa").is_empty());
+    }
+}

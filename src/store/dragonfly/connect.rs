@@ -1,0 +1,175 @@
+//! From a configuration to a client that is not connected yet.
+//!
+//! Enters: a [`StoreConfig`]. Leaves: a fred client, or what is wrong with a certificate. Must not contact anything,
+//! nor let fred wait, queue or repeat without end.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::rustls::pki_types::pem::PemObject;
+use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use fred::types::Builder;
+use fred::types::config::{
+    ClusterDiscoveryPolicy, Config, ReconnectPolicy, Server, ServerConfig, TlsConfig, TlsConnector,
+    TlsHostMapping,
+};
+
+use super::super::StoreError;
+use crate::config::{Login, Node, Secret, Servers, StoreConfig, StoreUrl, TlsFiles, Topology};
+
+/// First and longest wait between two attempts to reconnect; fred adds jitter of up to 50 ms. Short, so
+/// that a store which returns is used again within a second.
+const RECONNECT_MIN_MS: u32 = 50;
+const RECONNECT_MAX_MS: u32 = 500;
+/// A peer that acknowledges nothing for this many connect timeouts is gone, and the connection with it.
+const TIMEOUTS_UNTIL_GONE: u32 = 4;
+
+/// Connecting takes several round trips, and a short command deadline is no reason to give up on them.
+pub(super) fn timeout(config: &StoreConfig) -> Duration {
+    config.timeout.max(Duration::from_secs(2))
+}
+
+/// How long it may take in all: each node in turn may be the first that answers.
+pub(super) fn whole_timeout(config: &StoreConfig) -> Duration {
+    let nodes = match &config.url {
+        StoreUrl::Tcp(servers) => servers.nodes.len(),
+        StoreUrl::Unix(_) | StoreUrl::Embedded(_) => 1,
+    };
+    timeout(config) * u32::try_from(nodes).unwrap_or(u32::MAX)
+}
+
+pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {
+    let mut builder = Builder::from_config(fred_config(config)?);
+    builder
+        .set_policy(ReconnectPolicy::new_exponential(
+            0,
+            RECONNECT_MIN_MS,
+            RECONNECT_MAX_MS,
+            2,
+        ))
+        .with_connection_config(|connection| {
+            connection.connection_timeout = timeout(config);
+            connection.internal_command_timeout = timeout(config);
+            // A lost command is the caller's to repeat: it knows whether that is harmless.
+            connection.max_command_attempts = 1;
+            // `cluster` follows them, and says why.
+            connection.max_redirections = 0;
+            connection.tcp.nodelay = Some(true);
+            connection.tcp.user_timeout = Some(timeout(config) * TIMEOUTS_UNTIL_GONE);
+        });
+    builder
+        .build()
+        .map_err(|error| StoreError::Setup(error.details().to_owned()))
+}
+
+fn fred_config(config: &StoreConfig) -> Result<Config, StoreError> {
+    let Login { user, password } = &config.login;
+    let mut fred = Config {
+        username: user.clone(),
+        password: revealed(password.as_ref()),
+        ..Config::default()
+    };
+    match &config.url {
+        StoreUrl::Tcp(servers) => {
+            fred.server = server(servers, &config.sentinel_login);
+            fred.database = servers.database;
+            if servers.tls {
+                fred.tls = Some(TlsConfig {
+                    connector: TlsConnector::from(tls(&config.tls)?),
+                    hostnames: host_mapping(&servers.nodes),
+                });
+            }
+        }
+        StoreUrl::Unix(path) => fred.server = ServerConfig::Unix { path: path.clone() },
+        StoreUrl::Embedded(_) => unreachable!("the embedded store has no server"),
+    }
+    Ok(fred)
+}
+
+fn server(servers: &Servers, sentinel_login: &Login) -> ServerConfig {
+    let server = |node: &Node| Server::new(node.host.clone(), node.port);
+    let hosts = servers.nodes.iter().map(server).collect();
+    match &servers.topology {
+        Topology::One => ServerConfig::Centralized {
+            server: server(&servers.nodes[0]),
+        },
+        Topology::Cluster => ServerConfig::Clustered {
+            hosts,
+            // Those that were named may all be gone one day.
+            policy: ClusterDiscoveryPolicy::UseCache,
+        },
+        Topology::Sentinel { service } => ServerConfig::Sentinel {
+            hosts,
+            service_name: service.clone(),
+            username: sentinel_login.user.clone(),
+            password: revealed(sentinel_login.password.as_ref()),
+        },
+    }
+}
+
+fn revealed(secret: Option<&Secret>) -> Option<String> {
+    secret.map(|secret| secret.reveal().to_owned())
+}
+
+/// A cluster tells of its nodes by address. Whoever names one by name has certificates for names.
+fn host_mapping(nodes: &[Node]) -> TlsHostMapping {
+    if nodes.iter().all(|node| node.host.parse::<IpAddr>().is_ok()) {
+        TlsHostMapping::None
+    } else {
+        TlsHostMapping::DefaultHost
+    }
+}
+
+fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = &files.ca {
+        let setting = "--store-tls-ca";
+        for certificate in certificates(setting, file)? {
+            let added = roots.add(certificate);
+            added.map_err(|error| wrong(setting, file, &error))?;
+        }
+    } else {
+        // Some of the system's are older than any standard; the others will do.
+        let found = fred::rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+    }
+    if roots.is_empty() {
+        return Err(StoreError::Setup(
+            "the system has no certificates to check the store's against: give --store-tls-ca FILE"
+                .into(),
+        ));
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::Setup(error.to_string()))?
+        .with_root_certificates(roots);
+    let Some((certificate, key)) = &files.identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates("--store-tls-cert", certificate)?;
+    let setting = "--store-tls-key";
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(setting, key, &error))?;
+    builder
+        .with_client_auth_cert(chain, private)
+        .map_err(|error| wrong(setting, key, &error))
+}
+
+fn certificates(setting: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    match found {
+        Ok(found) if found.is_empty() => Err(wrong(setting, file, &"it holds no certificate")),
+        found => found.map_err(|error| wrong(setting, file, &error)),
+    }
+}
+
+fn wrong(setting: &str, file: &Path, reason: &dyn Display) -> StoreError {
+    let file = file.display();
+    StoreError::Setup(format!(
+        "{setting} {file}: {reason}; give a file in PEM form"
+    ))
+}

@@ -1,0 +1,444 @@
+//! Dragonfly, and every server of its protocol: one, a cluster, or behind sentinels. Only this folder names fred.
+//!
+//! Enters: keys and values. Leaves: values without a copy, slices of the buffer they were read into.
+//! Must not wait without end: every command has a deadline. While the connection is lost, or the store lets
+//! one deadline after another pass, commands fail at once instead of queueing inside the client.
+//!
+//! In a cluster, a command over keys of several hash slots is refused. So there each key has a command of its
+//! own; fred sends each to the node that has its slot, all nodes at once, and gives the answers in order.
+
+mod cluster;
+mod connect;
+mod health;
+mod info;
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::{ClientLike, KeysInterface};
+use fred::types::{ClientState, ClusterHash, CustomCommand, FromValue, Value};
+use futures_util::future::{join, try_join_all};
+
+use super::deadline::Deadline;
+use super::{Batch, Description, Measure, StoreError, TimeToLive};
+use crate::cli::Fetch;
+use crate::config::StoreConfig;
+use health::{Health, Unanswered};
+
+#[derive(Clone)]
+pub(super) struct Dragonfly {
+    client: Client,
+    is_cluster: bool,
+    deadline: Deadline,
+    fetch: Fetch,
+    health: Arc<Health>,
+}
+
+impl Dragonfly {
+    pub(super) async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+        let url = &config.url;
+        let store = Self {
+            client: connect::client(config)?,
+            is_cluster: url.is_cluster(),
+            deadline: Deadline::start(config.timeout),
+            fetch: config.fetch,
+            health: Arc::new(Health::new()),
+        };
+        match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
+            Ok(Ok(_)) => Ok(store),
+            Ok(Err(error)) if *error.kind() == ErrorKind::Auth => Err(StoreError::Setup(format!(
+                "{url} refused the user or password: {}",
+                error.details()
+            ))),
+            Ok(Err(error)) => Err(StoreError::Unavailable(format!(
+                "{url}: {}",
+                error.details()
+            ))),
+            Err(_) => Err(StoreError::Unavailable(format!("{url} does not answer"))),
+        }
+    }
+
+    pub(super) async fn get_many(
+        &self,
+        keys: Vec<Bytes>,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let asked = keys.len();
+        let values = match self.fetch {
+            _ if keys.is_empty() => return Ok(Vec::new()),
+            Fetch::Mget => self.mget(keys).await?,
+            // Kept apart, as it is large and would make every read so.
+            Fetch::Pipeline => Box::pin(self.get_each(keys)).await?,
+        };
+        if values.len() < asked {
+            let got = values.len();
+            let message = format!("{asked} keys were answered by {got} values");
+            return Err(StoreError::Refused(message));
+        }
+        Ok(values.into_iter().take(asked).map(into_bytes).collect())
+    }
+
+    /// The values of `keys`, and perhaps some more.
+    async fn mget(&self, mut keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
+        if MISTAKEN_FOR_PUBSUB.contains(&keys.len())
+            && let Some(last) = keys.last().cloned()
+        {
+            keys.resize(*MISTAKEN_FOR_PUBSUB.end() + 1, last);
+        }
+        match self
+            .done(pin!(self.ready()?.mget::<Value, _>(keys)))
+            .await?
+        {
+            Value::Array(values) => Ok(values),
+            _ => Err(StoreError::Refused(
+                "MGET was not answered by an array".into(),
+            )),
+        }
+    }
+
+    async fn get_each(&self, keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
+        let gets = keys.into_iter().map(|key| KeyCommand::new("GET", key));
+        let answers = self.each(gets.collect()).await?.into_iter();
+        answers
+            .map(|answer| match answer {
+                // A key of another kind is a miss, as it is to MGET.
+                Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Null),
+                answer => answer.map_err(|error| self.error(&error)),
+            })
+            .collect()
+    }
+
+    pub(super) async fn put_batch(
+        &self,
+        batch: Batch,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if ttl.is_none() && !self.is_cluster {
+            // `mset` goes through a hash map and loses the order; the bare command is twice as fast.
+            let mut arguments = Vec::with_capacity(batch.len() * 2);
+            for (key, value) in batch.into_entries() {
+                arguments.push(Value::Bytes(key));
+                arguments.push(Value::Bytes(value));
+            }
+            return self
+                .done(pin!(self.ready()?.custom(command("MSET"), arguments)))
+                .await;
+        }
+        // MSET knows no expiry, and a cluster none of several slots: one SET a key.
+        let entries = batch.into_entries();
+        let sets = entries.map(|(key, value)| KeyCommand::set(key, value, ttl, false));
+        let mut answers = self.each(sets.collect()).await?.into_iter();
+        answers.try_for_each(|answer| answer.map(drop).map_err(|error| self.error(&error)))
+    }
+
+    pub(super) async fn put(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.one(KeyCommand::set(key, value, ttl, false)).await
+    }
+
+    pub(super) async fn put_if_absent(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let set = KeyCommand::set(key, value, ttl, true);
+        let written: Option<String> = self.one(set).await?;
+        Ok(written.is_some())
+    }
+
+    pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
+        Ok(left_of(self.one(KeyCommand::new("PTTL", key)).await?))
+    }
+
+    pub(super) async fn measure(&self, keys: Vec<Bytes>) -> Result<Vec<Measure>, StoreError> {
+        let questions = keys.into_iter().flat_map(|key| {
+            [
+                KeyCommand::new("STRLEN", key.clone()),
+                KeyCommand::new("PTTL", key),
+            ]
+        });
+        let answers = self.each(questions.collect()).await?;
+        let number = |answer: &Result<Value, Error>| -> Result<Option<i64>, StoreError> {
+            match answer {
+                Ok(value) => Ok(value.as_i64()),
+                Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
+                Err(error) => Err(self.error(error)),
+            }
+        };
+        answers
+            .chunks_exact(2)
+            .map(|pair| {
+                let bytes = number(&pair[0])?.and_then(|bytes| u64::try_from(bytes).ok());
+                let left = number(&pair[1])?.map_or(TimeToLive::Absent, left_of);
+                Ok(Measure { bytes, left })
+            })
+            .collect()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.state() == ClientState::Connected
+    }
+
+    /// Whether commands take effect in the order in which they are sent: one connection does that.
+    pub(super) fn keeps_order(&self) -> bool {
+        !self.is_cluster
+    }
+
+    pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
+        if !self.is_cluster {
+            return self.done(pin!(self.ready()?.del(keys))).await;
+        }
+        // One by one, as what is sent again with others would not be counted.
+        let each = keys
+            .into_iter()
+            .map(|key| self.one(KeyCommand::new("DEL", key)));
+        let deleted: Vec<u64> = try_join_all(each).await?;
+        Ok(deleted.into_iter().sum())
+    }
+
+    pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
+        let kind: String = self.one(KeyCommand::new("TYPE", key.clone())).await?;
+        if kind == "none" {
+            return Ok(None);
+        }
+        let value = if kind == "string" {
+            match self.get_many(vec![key.clone()]).await?.pop().flatten() {
+                // It went between the two questions.
+                None => return Ok(None),
+                value => value,
+            }
+        } else {
+            None
+        };
+        let ttl = match self.time_to_live(key.clone()).await? {
+            TimeToLive::Left(left) => Some(left),
+            TimeToLive::Forever | TimeToLive::Absent => None,
+        };
+        let (slot, node) = self.place_of(&key).unzip();
+        Ok(Some(Description {
+            kind,
+            value,
+            ttl,
+            encoding: self.encoding(&key).await,
+            memory_bytes: self.ask_about(&key, "MEMORY", "USAGE").await.ok(),
+            slot,
+            node: node.flatten(),
+        }))
+    }
+
+    /// Redis has OBJECT, Dragonfly has DEBUG OBJECT instead; each refuses the other's.
+    async fn encoding(&self, key: &Bytes) -> Option<String> {
+        if let Ok(encoding) = self.ask_about(key, "OBJECT", "ENCODING").await {
+            return encoding;
+        }
+        let line: String = self.ask_about(key, "DEBUG", "OBJECT").await.ok()?;
+        line.split_whitespace()
+            .find_map(|field| field.strip_prefix("encoding:"))
+            .map(str::to_owned)
+    }
+
+    /// Asks by a command whose key stands behind a word. Not sent on to another node.
+    async fn ask_about<R: FromValue>(
+        &self,
+        key: &Bytes,
+        name: &'static str,
+        word: &'static str,
+    ) -> Result<R, StoreError> {
+        let command = CustomCommand::new_static(name, ClusterHash::Offset(1), false);
+        let arguments = vec![Bytes::from_static(word.as_bytes()), key.clone()];
+        self.done(pin!(self.ready()?.custom(command, arguments)))
+            .await
+    }
+
+    async fn one<R: FromValue>(&self, asked: KeyCommand) -> Result<R, StoreError> {
+        if !self.is_cluster {
+            let sent = self.ready()?.custom(command(asked.name), asked.arguments);
+            return self.done(pin!(sent)).await;
+        }
+        let answer = self.each(vec![asked]).await?.pop();
+        let answer = answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "no answer")));
+        answer
+            .and_then(Value::convert)
+            .map_err(|error| self.error(&error))
+    }
+
+    /// The answers to commands that are sent together, in their order.
+    async fn each(
+        &self,
+        commands: Vec<KeyCommand>,
+    ) -> Result<Vec<Result<Value, Error>>, StoreError> {
+        let client = self.ready()?;
+        self.done(pin!(async {
+            if !self.is_cluster {
+                return send(client, commands.into_iter()).await;
+            }
+            match send(client, commands.iter().cloned()).await {
+                Err(error) if cluster::is_elsewhere(&error) => {}
+                Ok(answers) if answers.iter().any(cluster::was_elsewhere) => {}
+                answers => return answers,
+            }
+            Ok(Box::pin(cluster::follow(client, &commands)).await)
+        }))
+        .await
+    }
+
+    /// The client, unless a command would only wait in it.
+    fn ready(&self) -> Result<&Client, StoreError> {
+        if !self.is_connected() {
+            return Err(StoreError::Unavailable("the connection is lost".into()));
+        }
+        if !self.health.allows() {
+            return Err(StoreError::Unavailable("it has stopped answering".into()));
+        }
+        Ok(&self.client)
+    }
+
+    /// What came of a command; every one goes through here.
+    async fn done<T>(
+        &self,
+        command: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, StoreError> {
+        let mut unanswered = Unanswered(&self.health, true);
+        let answer = self.deadline.limit(command).await;
+        unanswered.1 = answer.is_none();
+        match answer {
+            Some(answer) => answer.map_err(|error| self.error(&error)),
+            None => Err(StoreError::Timeout(self.deadline.timeout())),
+        }
+    }
+
+    fn error(&self, error: &Error) -> StoreError {
+        let details = error.details().to_owned();
+        match error.kind() {
+            ErrorKind::Timeout => StoreError::Timeout(self.deadline.timeout()),
+            ErrorKind::IO
+            | ErrorKind::Canceled
+            | ErrorKind::Routing
+            | ErrorKind::Backpressure
+            | ErrorKind::Cluster
+            | ErrorKind::Sentinel => StoreError::Unavailable(details),
+            ErrorKind::Auth => StoreError::Refused(format!(
+                "{details} (a password is taken from KVPOC_STORE_PASSWORD or --store-password-file)"
+            )),
+            _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
+                StoreError::Unavailable(details)
+            }
+            // Redis says the first, Dragonfly the second.
+            _ if details.starts_with("OOM") || details.starts_with("Out of memory") => {
+                StoreError::Full(details)
+            }
+            _ => StoreError::Refused(details),
+        }
+    }
+}
+
+/// A command about one key, its first argument.
+#[derive(Clone)]
+struct KeyCommand {
+    name: &'static str,
+    arguments: Vec<Value>,
+}
+
+impl KeyCommand {
+    fn new(name: &'static str, key: Bytes) -> Self {
+        Self {
+            name,
+            arguments: vec![Value::Bytes(key)],
+        }
+    }
+
+    fn set(key: Bytes, value: Bytes, ttl: Option<Duration>, if_absent: bool) -> Self {
+        let mut arguments = vec![Value::Bytes(key), Value::Bytes(value)];
+        if let Some(ttl) = ttl {
+            let ttl_ms = i64::try_from(ttl.as_millis().max(1)).unwrap_or(i64::MAX);
+            arguments.extend([Value::from_static_str("PX"), Value::Integer(ttl_ms)]);
+        }
+        if if_absent {
+            arguments.push(Value::from_static_str("NX"));
+        }
+        let name = "SET";
+        Self { name, arguments }
+    }
+
+    fn key(&self) -> &[u8] {
+        self.arguments[0].as_bytes().unwrap_or_default()
+    }
+}
+
+/// Sends commands at once, and gives their answers in order.
+///
+/// fred flushes the socket after each command unless it knows of another one: after every single one of a
+/// pipeline, that is, if nothing stands behind it. So the last command goes in a pipeline of its own.
+async fn send(
+    client: &Client,
+    commands: impl ExactSizeIterator<Item = KeyCommand>,
+) -> Result<Vec<Result<Value, Error>>, Error> {
+    let (most, last) = (client.pipeline(), client.pipeline());
+    let count = commands.len();
+    for (place, queued) in commands.enumerate() {
+        let pipeline = if place + 1 < count { &most } else { &last };
+        let () = pipeline
+            .custom(command(queued.name), queued.arguments)
+            .await?;
+    }
+    let (mut answers, last) = join(most.try_all(), last.try_all()).await;
+    answers.extend(last);
+    if answers.len() == count {
+        return Ok(answers);
+    }
+    // One error stands for all of its pipeline.
+    let error = answers.into_iter().find_map(Result::err);
+    Err(error.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "commands without an answer")))
+}
+
+/// How the messages begin that mean "not now": the store's own while it reads its data, elects another master or
+/// moves slots, and those of fred for commands that the loss of the connection caught on their way, which have no
+/// kind of their own.
+const UNAVAILABLE: [&str; 9] = [
+    "LOADING",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "TRYAGAIN",
+    "Cluster is not yet configured",
+    "Failed to",
+    "Too many failed",
+    "Client is not",
+];
+
+/// Numbers of keys whose MGET must not be sent as it is. fred takes an array of so many values for a pub/sub
+/// message when the first of them reads `message`, `subscribe` or the like, drops it, and gives every later
+/// answer on the connection to the wrong caller. With the last key repeated, no stored value can do that.
+const MISTAKEN_FOR_PUBSUB: std::ops::RangeInclusive<usize> = 3..=5;
+
+fn command(name: &'static str) -> CustomCommand {
+    CustomCommand::new_static(name, ClusterHash::FirstKey, false)
+}
+
+/// What PTTL answers: -2 for an absent key, -1 for one that stays, else milliseconds.
+fn left_of(left_ms: i64) -> TimeToLive {
+    match u64::try_from(left_ms) {
+        Ok(left_ms) => TimeToLive::Left(Duration::from_millis(left_ms)),
+        Err(_) if left_ms == -1 => TimeToLive::Forever,
+        Err(_) => TimeToLive::Absent,
+    }
+}
+
+fn into_bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::Bytes(bytes) => Some(bytes),
+        Value::String(text) => Some(text.into_inner()),
+        _ => None,
+    }
+}

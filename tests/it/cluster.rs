@@ -1,0 +1,266 @@
+//! A real cluster, three masters and three replicas: whole keys and right answers while masters die and slots move.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Serve, Server, assert_balanced, eventually, expect_code, free_port, json, json_file, kvpoc,
+    seed, start_until, stderr, stdout,
+};
+
+const MASTERS: usize = 3;
+const SLOTS: usize = 16_384;
+
+/// Masters first, then a replica of each.
+struct Cluster(Vec<Server>);
+
+impl Cluster {
+    fn start() -> Self {
+        let bus_ports: Vec<u16> = (0..2 * MASTERS).map(|_| free_port()).collect();
+        let start = |bus_port: &u16| {
+            Server::start_with(&format!(
+                "--cluster-enabled yes --cluster-port {bus_port} --cluster-node-timeout 1000 \
+                 --cluster-replica-validity-factor 0 --repl-diskless-sync-delay 0"
+            ))
+        };
+        let cluster = Self(bus_ports.iter().map(start).collect());
+        for (place, node) in cluster.0.iter().enumerate() {
+            expect_ok(node, &format!("CLUSTER SET-CONFIG-EPOCH {}", place + 1));
+        }
+        for (place, master) in cluster.masters().iter().enumerate() {
+            let (first, end) = (SLOTS * place / MASTERS, SLOTS * (place + 1) / MASTERS);
+            expect_ok(
+                master,
+                &format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1),
+            );
+        }
+        for (node, bus_port) in cluster.0.iter().zip(bus_ports) {
+            let line = format!("CLUSTER MEET 127.0.0.1 {} {bus_port}", node.port);
+            expect_ok(&cluster.0[0], &line);
+        }
+        for (replica, master) in cluster.0[MASTERS..].iter().zip(cluster.masters()) {
+            let line = format!("CLUSTER REPLICATE {}", id(master));
+            eventually("a replica", || {
+                (replica.ask(&line) == "+OK\r\n").then_some(())
+            });
+        }
+        for node in &cluster.0 {
+            eventually("a whole cluster", || {
+                let known = node.ask("CLUSTER INFO");
+                (known.contains("cluster_state:ok") && known.contains("cluster_known_nodes:6"))
+                    .then_some(())
+            });
+        }
+        for (replica, master) in cluster.0[MASTERS..].iter().zip(cluster.masters()) {
+            eventually("a replica in step", || {
+                let in_step = replica
+                    .ask("INFO replication")
+                    .contains("master_link_status:up");
+                let known = cluster.0.iter().all(|node| {
+                    let replicas = node.ask(&format!("CLUSTER REPLICAS {}", id(master)));
+                    replicas.contains(&id(replica))
+                });
+                (in_step && known).then_some(())
+            });
+        }
+        cluster
+    }
+
+    fn masters(&self) -> &[Server] {
+        &self.0[..MASTERS]
+    }
+
+    /// By one of its nodes, as the others are to be found out.
+    fn url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{}", self.0[1].port)
+    }
+
+    fn owner_of(&self, key: &str) -> usize {
+        let owns = |node: &Server| node.ask(&format!("EXISTS {key}")) == ":1\r\n";
+        self.masters().iter().position(owns).expect("an owner")
+    }
+}
+
+fn expect_ok(node: &Server, line: &str) {
+    assert_eq!(node.ask(line), "+OK\r\n", "{line}");
+}
+
+fn id(node: &Server) -> String {
+    let answer = node.ask("CLUSTER MYID");
+    answer.lines().nth(1).expect("an id").to_owned()
+}
+
+/// Errors in each second of a run.
+fn failed_by_second(csv: &str) -> Vec<u64> {
+    let mut lines = csv.lines().map(|line| line.split(','));
+    let mut names = lines.next().expect("names");
+    let column = names.position(|name| name == "failed").expect("a column");
+    lines
+        .map(|mut cells| {
+            let cell = cells.nth(column).expect("a cell");
+            cell.parse().expect("a number")
+        })
+        .collect()
+}
+
+#[test]
+fn a_cluster_loses_no_key_and_answers_again_when_a_master_dies() {
+    const SECONDS: usize = 16;
+    let mut cluster = Cluster::start();
+    let url = cluster.url();
+    let summary = seed(&url, 200_000, "--verify");
+    assert_eq!(summary["store_keys_after"], 200_001);
+    for master in cluster.masters() {
+        let acknowledged = master.ask("WAIT 1 5000");
+        assert_eq!(acknowledged, ":1\r\n", "its replica has all");
+    }
+
+    let serve = Serve::start(&url, "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = format!("--rps 300 --duration {SECONDS}s --warmup 0s --verify 1 --max-lag 10s");
+    let line = format!(
+        "bench --target {} {load} --slo rate=0%,errors=100% --out {}",
+        serve.url(),
+        folder.path().display()
+    );
+    let (mut bench, first) = start_until(&line, "requests  ");
+    assert!(first.contains("failed 0"), "{first}");
+    cluster.0[0].kill();
+    let code = bench.ended();
+    let results = json_file(&folder.path().join("report.json"));
+    assert_eq!(code, Some(0), "{results}");
+    assert_balanced(&results);
+
+    let csv = std::fs::read_to_string(folder.path().join("series.csv")).expect("the file");
+    let failed = failed_by_second(&csv);
+    assert_eq!(
+        failed.iter().sum::<u64>(),
+        results["requests"]["errors"],
+        "{csv}"
+    );
+    assert!(
+        failed.iter().sum::<u64>() > 0,
+        "the death was not noticed: {csv}"
+    );
+    // A second until it is missed, one for the election, and what a busy machine takes.
+    let last = failed.iter().rposition(|&failed| failed > 0).expect("one");
+    assert!(last < SECONDS - 3, "{csv}");
+
+    let line = format!("seed --verify-only --json --store {url} --keys 200k");
+    let found = json(&expect_code(&line, 0));
+    assert_eq!(found["verification"]["checked"], 200_000);
+}
+
+#[test]
+fn a_slot_that_moves_under_load_costs_no_request_and_no_wrong_answer() {
+    let cluster = Cluster::start();
+    let url = cluster.url();
+    seed(&url, 3_000, "");
+    let key = "user:session:42";
+    let from = cluster.owner_of(key);
+    let (from, to) = (&cluster.0[from], &cluster.0[(from + 1) % MASTERS]);
+    let slot = from.ask(&format!("CLUSTER KEYSLOT {key}"));
+    let slot = slot.trim_start_matches(':').trim().to_owned();
+
+    let serve = Serve::start(&url, "--allow-writes --store-timeout 5s");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bench.json");
+    let line = format!(
+        "bench --target {} --rps 500 --duration 6s --warmup 0s --verify 1 --max-lag 10s --slo rate=0% \
+         --keys-dist hot:0.03/0.9 --json {}",
+        serve.url(),
+        file.display()
+    );
+    let (mut bench, _) = start_until(&line, "requests  ");
+    expect_ok(
+        to,
+        &format!("CLUSTER SETSLOT {slot} IMPORTING {}", id(from)),
+    );
+    expect_ok(
+        from,
+        &format!("CLUSTER SETSLOT {slot} MIGRATING {}", id(to)),
+    );
+    expect_ok(from, &format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port));
+    // Between two nodes it is read, written, removed and explained as ever.
+    assert_eq!(serve.get("/user/session/42").json()["id"], 42);
+    let record = serve.get(&format!("/v1/keys/{key}")).body;
+    let status = |method, path: &str, body: &[u8]| serve.request(method, path, body).status;
+    assert_eq!(status("PUT", &format!("/v1/keys/{key}"), &record), 204);
+    let fresh = format!("/v1/keys/{{{key}}}:fresh");
+    assert_eq!(status("PUT", &fresh, b"x"), 204);
+    assert_eq!(status("DELETE", &fresh, b""), 204);
+    assert_eq!(status("DELETE", &fresh, b""), 404);
+    // The rest of the slot, then the news of it.
+    let rest = from.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+    for key in rest.lines().filter(|line| line.starts_with("user:")) {
+        expect_ok(from, &format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port));
+    }
+    for node in [to, from] {
+        expect_ok(node, &format!("CLUSTER SETSLOT {slot} NODE {}", id(to)));
+    }
+    assert_eq!(bench.ended(), Some(0));
+    let results = json_file(&file);
+    assert_balanced(&results);
+    assert_eq!(results["requests"]["ok"], 3_000, "{results}");
+    assert_eq!(
+        cluster.owner_of(key),
+        (cluster.0.iter().position(|node| node.port == to.port)).expect("it")
+    );
+}
+
+#[test]
+fn a_cluster_is_used_like_any_store() {
+    let cluster = Cluster::start();
+    let url = cluster.url();
+    seed(&url, 2_000, "--ttl 1h --shuffle");
+    // In its place of the slots, and by one command a key.
+    let found = json(&expect_code(
+        &format!("inspect user:session:42 --json --store {url}"),
+        0,
+    ));
+    let slot = cluster.0[0].ask("CLUSTER KEYSLOT user:session:42");
+    assert_eq!(format!(":{}\r\n", found["slot"]), slot);
+    let owner = cluster.0[cluster.owner_of("user:session:42")].port;
+    assert_eq!(found["node"], format!("127.0.0.1:{owner}"));
+    assert!(found["memory_bytes"].as_u64() > Some(256), "{found}");
+    assert!(!found["encoding"].is_null(), "{found}");
+
+    let all = json(&expect_code(&format!("inspect --json --store {url}"), 0));
+    assert_eq!(all["store"]["keys"], 2_001, "{all}");
+    assert_eq!(all["sample"]["keys"], 2_001, "{all}");
+
+    let serve = Serve::start(&url, "--allow-writes --upstash");
+    assert_eq!(serve.get("/stats").json()["fetch"], "pipeline");
+    let entries = json!({"entries": [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}]});
+    assert_eq!(serve.post("/v1/mset", &entries).status, 204);
+    let values = serve.get("/v1/keys?k=b&k=absent&k=a").json();
+    assert_eq!(values["values"], json!(["2", null, "1"]));
+    let commands = json!([
+        ["SET", "c", "3"],
+        ["MGET", "a", "c"],
+        ["DEL", "a", "b", "x"],
+        ["EXISTS", "a", "c"]
+    ]);
+    let answers = serve.post("/pipeline", &commands).json();
+    let results: Vec<&Value> = answers
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| &one["result"])
+        .collect();
+    assert_eq!(json!(results), json!(["OK", ["1", "3"], 2, 1]));
+}
+
+#[test]
+fn a_cluster_that_is_none_says_so() {
+    let server = Server::start();
+    let output = kvpoc(&format!(
+        "inspect --store redis-cluster://127.0.0.1:{}",
+        server.port
+    ));
+    assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));
+    assert!(
+        stderr(&output).contains("cluster support disabled"),
+        "{}",
+        stderr(&output)
+    );
+}
