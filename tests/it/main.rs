@@ -11,6 +11,7 @@ mod http;
 mod inspect;
 mod load;
 mod openapi;
+mod secure;
 mod seed;
 mod serve;
 mod settings;

@@ -159,7 +159,7 @@ impl Store {
 /// A server of the Redis protocol on a free port of loopback. Its data survives a kill.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    pub(crate) folder: TempDir,
+    folder: TempDir,
     settings: Vec<String>,
     process: Option<Process>,
 }
@@ -179,6 +179,24 @@ impl Server {
         };
         server.start_again();
         server
+    }
+
+    /// A sentinel on `port`, by its own settings file, which it writes to.
+    pub(crate) fn sentinel(settings: &Path, port: u16) -> Self {
+        let mut command = Command::new(redis_like());
+        command
+            .arg(settings)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let sentinel = Self {
+            port,
+            folder: tempfile::tempdir().expect("a folder"),
+            settings: Vec::new(),
+            process: Some(Process(command.spawn().expect("the sentinel starts"))),
+        };
+        sentinel.answers();
+        sentinel
     }
 
     pub(crate) fn url(&self) -> String {
@@ -213,6 +231,10 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.process = Some(Process(command.spawn().expect("the store starts")));
+        self.answers();
+    }
+
+    fn answers(&self) {
         eventually("the store's answer", || {
             (self.ask("PING") == "+PONG\r\n").then_some(())
         });

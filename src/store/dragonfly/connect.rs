@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
 use fred::rustls::pki_types::pem::PemObject;
 use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -41,6 +42,13 @@ pub(super) fn whole_timeout(config: &StoreConfig) -> Duration {
         StoreUrl::Unix(_) | StoreUrl::Embedded(_) => 1,
     };
     timeout(config) * u32::try_from(nodes).unwrap_or(u32::MAX)
+}
+
+/// Whether the other side, or its certificate, was refused by rustls, or we by it. It says so by an error of
+/// the system's kind `InvalidData`, which fred only keeps as text.
+pub(super) fn is_about_tls(url: &StoreUrl, error: &Error) -> bool {
+    matches!(url, StoreUrl::Tcp(servers) if servers.tls)
+        && (*error.kind() == ErrorKind::Tls || error.details().contains("InvalidData"))
 }
 
 pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {

@@ -51,9 +51,16 @@ impl Dragonfly {
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
             Ok(Ok(_)) => Ok(store),
             Ok(Err(error)) if *error.kind() == ErrorKind::Auth => Err(StoreError::Setup(format!(
-                "{url} refused the user or password: {}",
+                "{url} refused the user or password: {}; {PASSWORD_COMES_FROM}",
                 error.details()
             ))),
+            // Trying again mends no certificate.
+            Ok(Err(error)) if connect::is_about_tls(url, &error) => {
+                Err(StoreError::Setup(format!(
+                    "{url}: no TLS with it: {}; see --store-tls-ca, --store-tls-cert",
+                    error.details()
+                )))
+            }
             Ok(Err(error)) => Err(StoreError::Unavailable(format!(
                 "{url}: {}",
                 error.details()
@@ -328,9 +335,7 @@ impl Dragonfly {
             | ErrorKind::Backpressure
             | ErrorKind::Cluster
             | ErrorKind::Sentinel => StoreError::Unavailable(details),
-            ErrorKind::Auth => StoreError::Refused(format!(
-                "{details} (a password is taken from KVPOC_STORE_PASSWORD or --store-password-file)"
-            )),
+            ErrorKind::Auth => StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}")),
             _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
                 StoreError::Unavailable(details)
             }
@@ -416,6 +421,9 @@ const UNAVAILABLE: [&str; 9] = [
     "Too many failed",
     "Client is not",
 ];
+
+const PASSWORD_COMES_FROM: &str =
+    "a password is taken from the URL, KVPOC_STORE_PASSWORD or --store-password-file";
 
 /// Numbers of keys whose MGET must not be sent as it is. fred takes an array of so many values for a pub/sub
 /// message when the first of them reads `message`, `subscribe` or the like, drops it, and gives every later

@@ -1,0 +1,220 @@
+//! Stores that want certificates and passwords, and stores behind sentinels.
+
+use std::path::Path;
+use std::process::Output;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use crate::support::{
+    Serve, Server, command, eventually, free_port, json, kvpoc, seed, stderr, stdout,
+};
+
+/// Certificates in a folder: `ca.pem`, `server.pem` and `client.pem` with their keys, and `other.pem`, of another CA.
+fn certificates() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    let ca = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        write(name, &certificate.pem());
+        Issuer::new(params, key)
+    };
+    ca("other.pem");
+    let issuer = ca("ca.pem");
+    for name in ["server", "client"] {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        write(&format!("{name}.pem"), &certificate.pem());
+        write(&format!("{name}-key.pem"), &key.serialize_pem());
+    }
+    folder
+}
+
+/// A server with TLS on a second port, and that port.
+fn tls_server(folder: &Path, ask_clients: &str) -> (Server, u16) {
+    let (port, folder) = (free_port(), folder.display());
+    let server = Server::start_with(&format!(
+        "--tls-port {port} --tls-ca-cert-file {folder}/ca.pem --tls-cert-file {folder}/server.pem \
+         --tls-key-file {folder}/server-key.pem --tls-auth-clients {ask_clients}"
+    ));
+    (server, port)
+}
+
+#[test]
+fn a_store_behind_tls_is_used_if_its_certificate_is_trusted() {
+    let folder = certificates();
+    let (_server, port) = tls_server(folder.path(), "no");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("rediss://{host}:{port}");
+        let trusted = format!("--store-tls-ca {}", file("ca.pem"));
+        let summary = seed(&url, 1_000, &format!("--verify {trusted}"));
+        assert_eq!(summary["verification"]["checked"], 1_000);
+        let serve = Serve::start(&url, &trusted);
+        assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+    }
+    let url = format!("rediss://127.0.0.1:{port}");
+    // Neither the system nor another CA vouches for it.
+    for more in [
+        String::new(),
+        format!("--store-tls-ca {}", file("other.pem")),
+    ] {
+        let output = kvpoc(&format!("inspect --store {url} {more}"));
+        assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));
+        let reason = stderr(&output);
+        assert!(
+            reason.contains("UnknownIssuer") && reason.contains("--store-tls-ca"),
+            "{reason}"
+        );
+    }
+    for (name, reason) in [
+        ("absent.pem", "--store-tls-ca"),
+        ("ca-key.pem", "--store-tls-ca"),
+    ] {
+        std::fs::write(folder.path().join("ca-key.pem"), "no certificate").expect("written");
+        let output = kvpoc(&format!(
+            "inspect --store {url} --store-tls-ca {}",
+            file(name)
+        ));
+        assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_store_that_asks_for_a_certificate_is_shown_one() {
+    let folder = certificates();
+    let (_server, port) = tls_server(folder.path(), "yes");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let url = format!("rediss://127.0.0.1:{port}");
+    let trusted = format!("--store-tls-ca {}", file("ca.pem"));
+    let shown = format!(
+        "{trusted} --store-tls-cert {} --store-tls-key {}",
+        file("client.pem"),
+        file("client-key.pem")
+    );
+    seed(&url, 100, &format!("--verify {shown}"));
+    let output = kvpoc(&format!("inspect --store {url} {trusted}"));
+    assert_eq!(output.status.code(), Some(69), "{}", stdout(&output));
+}
+
+const PASSWORD: &str = "hidden%horse";
+
+/// Runs a line with the password in its variable.
+fn with_password(line: &str, password: &str) -> Output {
+    let mut command = command(line);
+    command.env("KVPOC_STORE_PASSWORD", password);
+    command.output().expect("the program starts")
+}
+
+#[test]
+fn a_user_is_let_in_with_its_password_which_is_printed_nowhere() {
+    let server = Server::start();
+    let rights = "~user:session:* ~kvpoc:dataset +@all -flushall -keys";
+    let made = server.ask(&format!("ACL SETUSER loader on >{PASSWORD} {rights}"));
+    assert_eq!(made, "+OK\r\n");
+    assert_eq!(server.ask("ACL SETUSER default off"), "+OK\r\n");
+    let url = server.url();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("{PASSWORD}\n")).expect("written");
+
+    let line = "seed --json --verify --keys 500 --store";
+    let by_variable = with_password(&format!("{line} {url} --store-user loader"), PASSWORD);
+    let by_file = format!(
+        "--store-user loader --store-password-file {}",
+        file.path().display()
+    );
+    let by_file = kvpoc(&format!("{line} {url} {by_file}"));
+    let in_url = url.replace("//", &format!("//loader:{}@", PASSWORD.replace('%', "%25")));
+    let by_url = kvpoc(&format!("{line} {in_url}"));
+    for output in [by_variable, by_file, by_url] {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let summary = json(&stdout(&output));
+        assert_eq!(summary["verification"]["checked"], 500);
+        assert!(!(stdout(&output) + &stderr(&output)).contains("hidden"));
+    }
+    for (output, reason) in [
+        (
+            with_password(
+                &format!("inspect --store {url} --store-user loader"),
+                "wrong",
+            ),
+            "user or password",
+        ),
+        (
+            kvpoc(&format!("inspect --store {url}")),
+            "KVPOC_STORE_PASSWORD",
+        ),
+    ] {
+        let text = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        assert!(text.contains(reason) && !text.contains("hidden"), "{text}");
+    }
+
+    let serve = command(&format!(
+        "serve --port 0 --store {url} --store-user loader --log debug"
+    ))
+    .env("KVPOC_STORE_PASSWORD", PASSWORD)
+    .stdout(std::process::Stdio::piped())
+    .stderr(std::process::Stdio::piped())
+    .spawn();
+    let serve = Serve::from_process(serve.expect("the program starts"));
+    assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+    // What the user may not touch is refused, and told without a word about who we are.
+    let refused = serve.get("/v1/keys/somebody:else");
+    assert_eq!(refused.status, 502, "{refused:?}");
+    let told = refused.text() + &serve.get("/metrics").text() + &serve.get("/stats").text();
+    assert!(!told.contains("hidden"), "{told}");
+    serve.process.signal(rustix::process::Signal::TERM);
+    let log = serve.log_to_its_end();
+    assert!(!log.contains("hidden"), "{log}");
+}
+
+#[test]
+fn a_store_behind_sentinels_is_found_again_after_its_master_dies() {
+    let mut master = Server::start();
+    let replica = Server::start_with(&format!(
+        "--replicaof 127.0.0.1 {} --repl-diskless-sync-delay 0",
+        master.port
+    ));
+    seed(&master.url(), 1_000, "");
+    eventually("the replica to have all", || {
+        (replica.ask("DBSIZE") == ":1001\r\n").then_some(())
+    });
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, port) = (folder.path().join("sentinel.conf"), free_port());
+    let settings = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor mine 127.0.0.1 {} 1\n\
+         sentinel down-after-milliseconds mine 500\nsentinel failover-timeout mine 3000\n",
+        master.port
+    );
+    std::fs::write(&file, settings).expect("written");
+    let sentinel = Server::sentinel(&file, port);
+    eventually("the sentinel to know the replica", || {
+        let known = sentinel.ask("SENTINEL REPLICAS mine");
+        known.contains(&replica.port.to_string()).then_some(())
+    });
+
+    let url = format!("redis-sentinel://127.0.0.1:{port}/mine");
+    let serve = Serve::start(&url, "--allow-writes");
+    assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+    master.kill();
+    eventually("the new master", || {
+        (serve.get("/user/session/7").status == 200).then_some(())
+    });
+    let put = || serve.request("PUT", "/v1/keys/new", b"x").status;
+    eventually("a write", || (put() == 204).then_some(()));
+    assert_eq!(replica.ask("EXISTS new"), ":1\r\n");
+    let summary = seed(&url, 1_000, "--resume --verify");
+    assert_eq!(summary["verification"]["checked"], 1_000);
+}
