@@ -337,8 +337,50 @@ pub enum Slo {
     },
 }
 
+/// The part of a schedule that one of several generators takes: every `count`th arrival, from `index` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which one, from 0.
+    pub index: u64,
+    /// Of how many, at least 1.
+    pub count: u64,
+}
+
+impl Shard {
+    /// All of it.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+    /// More generators than this are a mistake.
+    const MAX_COUNT: u64 = 10_000;
+}
+
+impl FromStr for Shard {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let numbers = text.split_once('/').and_then(|(index, count)| {
+            Some((index.trim().parse().ok()?, count.trim().parse().ok()?))
+        });
+        match numbers {
+            Some((index, count)) if index < count && count <= Self::MAX_COUNT => {
+                Ok(Self { index, count })
+            }
+            Some((_, count)) if (1..=Self::MAX_COUNT).contains(&count) => {
+                let last = count - 1;
+                refuse(format!("shards are counted from 0: 0/{count} to {last}/{count}"))
+            }
+            _ => refuse("write INDEX/COUNT, such as 0/4, the first of four"),
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
 /// All conditions of a PASS: what `--slo` says, and defaults for the rate and the errors.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Slos {
     /// Bounds of percentiles, in the order given.
     pub latencies: Vec<(f64, u64)>,
@@ -453,6 +495,12 @@ mod tests {
         }
         for text in ["uniform", "zipf:0.99", "hot:0.01/0.9", "sequential"] {
             assert_eq!(text.parse::<KeysDist>().expect(text).to_string(), text);
+        }
+        for text in ["0/1", "3/8"] {
+            assert_eq!(text.parse::<Shard>().expect(text).to_string(), text);
+        }
+        for text in ["8/8", "0/0", "1", "-1/2", "a/b", "0/10001"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
         }
         for text in ["constant", "poisson"] {
             assert_eq!(text.parse::<Arrivals>().expect(text).to_string(), text);

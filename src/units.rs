@@ -6,7 +6,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
@@ -234,6 +234,16 @@ pub fn parse_ttl_or_zero(text: &str) -> Result<Duration, UnitError> {
     Ok(ttl)
 }
 
+/// Parses a moment: RFC 3339 in UTC, such as `2026-11-24T12:00:00Z`, or seconds of the Unix epoch.
+pub fn parse_moment(text: &str) -> Result<SystemTime, UnitError> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_rfc3339(text).map_err(|_| {
+        UnitError("give a moment in UTC, such as 2026-11-24T12:00:00Z, or its Unix seconds".into())
+    })
+}
+
 fn any_duration(text: &str) -> Result<Duration, UnitError> {
     humantime::parse_duration(text)
         .map_err(|_| UnitError("give a number with its unit, such as 250ms, 20s or 5m".into()))
@@ -363,6 +373,15 @@ mod tests {
         }
         for text in ["0", "10", "2MiB", "-1", "large"] {
             assert!(text.parse::<ValueSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_utc_or_unix_seconds() {
+        let moment = parse_moment("2026-11-24T12:00:00Z").expect("a moment");
+        assert_eq!(parse_moment("1795521600"), Ok(moment));
+        for text in ["12:00", "2026-11-24", "tomorrow", "-5", "2026-11-24T12:00:00"] {
+            assert!(parse_moment(text).is_err(), "{text}");
         }
     }
 

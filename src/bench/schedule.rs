@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::load::{Arrivals, Stage, Stages};
+use crate::load::{Arrivals, Shard, Stage, Stages};
 use crate::random::splitmix64;
 
 /// Sets the gaps between arrivals apart from the draws of their keys, which have the same seed.
@@ -34,9 +34,10 @@ pub struct Due {
     pub at_ns: u64,
 }
 
-/// All arrivals of a run.
+/// All arrivals of a run, or those of one generator of several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
+    shard: Shard,
     profile: Profile,
     arrivals: Arrivals,
     seed: u64,
@@ -57,11 +58,18 @@ impl Schedule {
             duration: warmup,
         });
         Self {
+            shard: Shard::WHOLE,
             profile: Profile::new(warm.iter().chain(&stages.0)),
             arrivals,
             seed,
             warmup_ns: warmup.as_nanos() as u64,
         }
+    }
+
+    /// Only what falls to one generator of several that follow the same schedule.
+    #[must_use]
+    pub fn of_shard(self, shard: Shard) -> Self {
+        Self { shard, ..self }
     }
 
     /// The arrivals that fall to thread `number` of `threads`, in the order of their moments.
@@ -72,8 +80,8 @@ impl Schedule {
     pub fn thread(self: &Arc<Self>, (number, threads): (u64, u64)) -> Thread {
         Thread {
             schedule: self.clone(),
-            number,
-            threads,
+            number: self.shard.index + self.shard.count * number,
+            threads: self.shard.count * threads,
             taken: 0,
             place: 0.0,
         }
@@ -89,13 +97,11 @@ impl Schedule {
         }
     }
 
-    /// Arrivals of both phases that are expected in all.
+    /// Arrivals of both phases that are expected here.
     #[must_use]
     pub fn expected(&self) -> f64 {
-        self.profile
-            .segments
-            .last()
-            .map_or(0.0, |last| last.first + last.arrivals())
+        let last = self.profile.segments.last();
+        last.map_or(0.0, |last| last.first + last.arrivals()) / self.shard.count as f64
     }
 
     /// How many arrivals of each phase, warm-up and measured, fall to a thread before `end_ns`. Counted along
@@ -109,7 +115,7 @@ impl Schedule {
         counts
     }
 
-    /// Arrivals per second that the profile asks for at a moment; 0 after the end.
+    /// Arrivals per second that the profile asks for here at a moment; 0 after the end.
     #[must_use]
     pub fn rate_at(&self, at_ns: u64) -> f64 {
         let seconds = at_ns as f64 / 1e9;
@@ -122,7 +128,7 @@ impl Schedule {
             .find(within)
             .map_or(0.0, |segment| {
                 let share = (seconds - segment.start_s) / segment.duration_s;
-                segment.from + (segment.to - segment.from) * share
+                (segment.from + (segment.to - segment.from) * share) / self.shard.count as f64
             })
     }
 
@@ -341,25 +347,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn threads_share_the_schedule_and_each_sees_time_go_forward(
+        fn shards_and_threads_share_the_schedule_and_each_sees_time_go_forward(
             rate in 0.5_f64..2_000.0, to in 0.5_f64..2_000.0, duration_s in 2_u64..10, threads in 1_u64..5,
-            poisson: bool, share in 0.0_f64..1.2,
+            poisson: bool, share in 0.0_f64..1.2, shards in 1_u64..5,
         ) {
             let arrivals = if poisson { Arrivals::Poisson } else { Arrivals::Constant };
             let schedule = staged(&format!("{rate}..{to}:{duration_s}s"), arrivals);
             let mut numbers = Vec::new();
-            let mut counted = 0;
+            let (mut counted, mut by_schedule) = (0, 0);
             let end_ns = (schedule.measured_until_ns() as f64 * share) as u64;
-            for number in 0..threads {
-                let due: Vec<Due> = schedule.thread((number, threads)).collect();
-                prop_assert!(due.windows(2).all(|pair| pair[0].at_ns <= pair[1].at_ns));
-                prop_assert!(due.iter().all(|due| due.at_ns < schedule.measured_until_ns()));
-                counted += due.iter().filter(|due| due.at_ns < end_ns).count() as u64;
-                numbers.extend(due.iter().map(|due| due.number));
+            for index in 0..shards {
+                // Each generator may have as many threads as its machine has room for.
+                let threads = if index == 0 { 1 } else { threads };
+                let shard = Arc::new(Schedule::clone(&schedule).of_shard(Shard { index, count: shards }));
+                for number in 0..threads {
+                    let due: Vec<Due> = shard.thread((number, threads)).collect();
+                    prop_assert!(due.windows(2).all(|pair| pair[0].at_ns <= pair[1].at_ns));
+                    prop_assert!(due.iter().all(|due| due.at_ns < schedule.measured_until_ns()));
+                    counted += due.iter().filter(|due| due.at_ns < end_ns).count() as u64;
+                    numbers.extend(due.iter().map(|due| due.number));
+                    by_schedule += shard.scheduled(end_ns, (number, threads)).iter().sum::<u64>();
+                }
             }
-            let by_schedule: u64 = (0..threads)
-                .map(|number| schedule.scheduled(end_ns, (number, threads)).iter().sum::<u64>())
-                .sum();
             prop_assert_eq!(counted, by_schedule);
             let all = numbers.len();
             numbers.sort_unstable();

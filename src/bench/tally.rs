@@ -20,7 +20,8 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 const USUAL_MAX_US: u64 = 3_600_000_000;
 
 /// Why a sent arrival failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Cause {
     /// Answered with a status other than 200.
     Status(u16),
@@ -47,7 +48,8 @@ impl fmt::Display for Cause {
 }
 
 /// Why an arrival was never sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Unsent {
     /// `--max-in-flight` was reached.
     MaxInFlight,
@@ -67,6 +69,47 @@ impl fmt::Display for Unsent {
     }
 }
 
+impl From<Cause> for String {
+    fn from(cause: Cause) -> Self {
+        cause.to_string()
+    }
+}
+
+impl TryFrom<String> for Cause {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let named = [
+            Self::ConnectionLost,
+            Self::Malformed,
+            Self::WrongAnswer,
+            Self::Refused,
+        ];
+        let status = || Some(Self::Status(text.strip_prefix("http_")?.parse().ok()?));
+        let found = named.into_iter().find(|cause| cause.to_string() == text);
+        found
+            .or_else(status)
+            .ok_or_else(|| format!("{text:?} is no cause of an error"))
+    }
+}
+
+impl From<Unsent> for String {
+    fn from(reason: Unsent) -> Self {
+        reason.to_string()
+    }
+}
+
+impl TryFrom<String> for Unsent {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        [Self::MaxInFlight, Self::NoConnection, Self::EndOfRun]
+            .into_iter()
+            .find(|reason| reason.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is no reason for sending nothing"))
+    }
+}
+
 /// How a sent arrival ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -81,7 +124,7 @@ pub enum Outcome {
 }
 
 /// Counts of arrivals. Each number is counted where it happens, so that a lost arrival shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ledger {
     /// What the schedule asked for.
     pub scheduled: u64,
@@ -124,18 +167,23 @@ impl Ledger {
     }
 }
 
-/// Everything that is known about a set of arrivals. Times are microseconds.
-#[derive(Debug, Clone)]
+/// Everything that is known about a set of arrivals. Times are microseconds. As JSON it is whole: each histogram
+/// stands there as `HdrHistogram`'s logs have it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// Counts.
     pub ledger: Ledger,
     /// Done (or given up) − due: the headline.
+    #[serde(with = "packed")]
     pub latency_us: Histogram<u64>,
     /// Taken up − due: the generator's own delay.
+    #[serde(with = "packed")]
     pub lag_us: Histogram<u64>,
     /// Sent − taken up: waiting for a free connection.
+    #[serde(with = "packed")]
     pub wait_us: Histogram<u64>,
     /// Done − sent, of answered arrivals.
+    #[serde(with = "packed")]
     pub service_us: Histogram<u64>,
     /// Keys found in good answers.
     pub hits: u64,
@@ -150,6 +198,7 @@ pub struct Tally {
     /// Unsent arrivals by reason.
     pub unsent: BTreeMap<Unsent, u64>,
     /// How long after the measured part each good answer came; 0 for those within it.
+    #[serde(with = "packed")]
     pub overrun_us: Histogram<u64>,
     /// End of the measured part, from the start of the run.
     window_end_ns: u64,
@@ -274,6 +323,40 @@ fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64) {
         .expect("growing histograms take any value");
 }
 
+/// A histogram as text: `HdrHistogram`'s V2 form, deflated, in base64, as its interval logs have it.
+mod packed {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer as From, Serializer as Into};
+
+    use super::histogram;
+
+    pub(super) fn serialize<S: Into>(value: &Histogram<u64>, into: S) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(value, &mut bytes)
+            .expect("writing to memory cannot fail");
+        into.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'a, D: From<'a>>(from: D) -> Result<Histogram<u64>, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        let found: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|error| D::Error::custom(format!("a histogram is broken: {error:?}")))?;
+        // Into one of ours, whose precision and growth are known.
+        let mut value = histogram();
+        value
+            .add(found)
+            .map_err(|error| D::Error::custom(format!("a histogram does not fit: {error:?}")))?;
+        Ok(value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +464,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_equals_counting_together(latencies_us in proptest::collection::vec(0_u64..100_000_000, 1..200), cut in 0_usize..200) {
+        fn merging_equals_counting_together_and_json_loses_nothing(latencies_us in proptest::collection::vec(0_u64..100_000_000, 1..200), cut in 0_usize..200) {
             let cut = cut.min(latencies_us.len());
             let count = |values: &[u64]| {
                 let mut tally = Tally::new(END);
@@ -401,6 +484,9 @@ mod tests {
             prop_assert_eq!(merged.ledger, together.ledger);
             prop_assert!(merged.latency_us == together.latency_us);
             prop_assert!(merged.service_us == together.service_us);
+            let json = serde_json::to_string(&merged).expect("JSON");
+            let again: Tally = serde_json::from_str(&json).expect("a tally");
+            prop_assert!(again == together, "{}", json);
         }
     }
 }
