@@ -8,14 +8,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::load::{Arrivals, KeysDist, Mix, Preset, Slos, Stages};
+use crate::load::{Arrivals, KeysDist, Mix, Preset, Shard, Slos, Stages};
 use crate::units::{
-    KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
+    KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_moment,
+    parse_ttl_or_zero,
 };
 
 const AFTER_HELP: &str = "\
@@ -87,6 +88,8 @@ Examples:
   kvpoc bench --stages 5k:30s,5k..20k:30s,20k:60s --preset ycsb-b
   kvpoc bench --find-max --slo p99=20ms --duration 10s
   kvpoc bench --layers --rps 10k
+  kvpoc bench --rps 80k --shard 0/4 --start-at 2026-11-24T12:00:00Z --json 0.json
+  kvpoc bench --merge 0.json 1.json 2.json 3.json
   kvpoc bench --self-test
 
 Latency runs from the moment an arrival is due, for every arrival, answered or not.")]
@@ -439,6 +442,29 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_SELF_TEST", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub self_test: bool,
+
+    /// Take one part of the schedule, of as many generators: 0/4 to 3/4; all other flags as for the whole
+    #[arg(
+        long,
+        env = "KVPOC_SHARD",
+        value_name = "INDEX/COUNT",
+        default_value = "0/1"
+    )]
+    pub shard: Shard,
+
+    /// Begin at this moment, for several generators at once: 2026-11-24T12:00:00Z, or Unix seconds
+    #[arg(long, env = "KVPOC_START_AT", value_name = "TIME", value_parser = parse_moment)]
+    pub start_at: Option<SystemTime>,
+
+    /// Drive nothing: add up the JSON of all shards, without loss, and judge the whole
+    #[arg(
+        long,
+        env = "KVPOC_MERGE",
+        value_name = "FILE",
+        num_args = 1..,
+        value_delimiter = ','
+    )]
+    pub merge: Vec<PathBuf>,
 
     /// Requests per second that the schedule asks for
     #[arg(long, env = "KVPOC_RPS", value_name = "RATE", default_value = "20000")]

@@ -366,7 +366,9 @@ impl FromStr for Shard {
             }
             Some((_, count)) if (1..=Self::MAX_COUNT).contains(&count) => {
                 let last = count - 1;
-                refuse(format!("shards are counted from 0: 0/{count} to {last}/{count}"))
+                refuse(format!(
+                    "shards are counted from 0: 0/{count} to {last}/{count}"
+                ))
             }
             _ => refuse("write INDEX/COUNT, such as 0/4, the first of four"),
         }

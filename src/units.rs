@@ -380,7 +380,13 @@ mod tests {
     fn moments_are_utc_or_unix_seconds() {
         let moment = parse_moment("2026-11-24T12:00:00Z").expect("a moment");
         assert_eq!(parse_moment("1795521600"), Ok(moment));
-        for text in ["12:00", "2026-11-24", "tomorrow", "-5", "2026-11-24T12:00:00"] {
+        for text in [
+            "12:00",
+            "2026-11-24",
+            "tomorrow",
+            "-5",
+            "2026-11-24T12:00:00",
+        ] {
             assert!(parse_moment(text).is_err(), "{text}");
         }
     }

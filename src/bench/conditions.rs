@@ -6,7 +6,7 @@
 use crate::process::max_open_files;
 
 /// The machine, as it was when the run began.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
     /// Cores that this process may use.
     pub cpu_count: usize,
@@ -57,7 +57,7 @@ pub struct CpuTicks {
 }
 
 /// How the machine's CPU time was spent between two readings, as shares of all of it.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct CpuUse {
     /// Not idle, whoever it was.
     pub busy_share: f64,

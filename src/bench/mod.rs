@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod http;
 mod layers;
 mod live;
+mod merge;
 mod pacer;
 mod probe;
 pub mod queue;
@@ -24,19 +25,21 @@ pub mod workload;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
-use crate::load::{PRESETS, Stages};
+use crate::load::{PRESETS, Shard, Stages};
 use crate::output;
 use crate::record::Dataset;
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
 use crate::units::{KeyCount, grouped};
 use probe::TargetInfo;
 use report::Results;
+use report::files::Files;
 use results::Background;
 use run::Load;
 use schedule::Schedule;
@@ -48,6 +51,8 @@ use workload::{Chooser, Workload};
 const MAX_WRITTEN_BYTES: usize = 32 * 1024;
 /// Files that the program itself holds open.
 const OTHER_FILES: u64 = 64;
+/// Enough to connect some ten thousand times.
+const CONNECT_BEFORE: Duration = Duration::from_secs(3);
 /// serve keeps its statistics for a second, and the store's counters are read through them.
 const STATS_AGE: Duration = Duration::from_millis(1_100);
 
@@ -61,30 +66,62 @@ pub async fn run(config: BenchConfig, stop: CancellationToken) -> anyhow::Result
         BenchMode::Layers => layers::run(&config, &stop).await,
         BenchMode::FindMax => search::run(&config, &stop).await,
         BenchMode::SelfTest => selftest::run(&config, &stop).await,
+        BenchMode::Merge => merge::run(&config),
     }
 }
 
 async fn once(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Result<u8> {
-    // Found out before the run, not after it.
-    let earlier = config
-        .outputs
-        .compare
-        .as_deref()
-        .map(report::compare::read)
-        .transpose()?;
-    let files = report::files::Files::create(&config.outputs)?;
+    let publication = Publication::prepare(config)?;
     let bench = Bench::prepare(config).await?;
     bench.announce();
-    let (results, series) = bench.measure(&config.stages, stop).await?;
-    output::print(&report::text::render(
-        &results,
-        std::io::stdout().is_terminal(),
-    ));
-    if let Some(earlier) = &earlier {
-        output::print(&report::compare::text(earlier, &results));
+    if let Some(start_at) = config.start_at {
+        wait_for(start_at, stop).await?;
     }
-    files.write(&results, &series, earlier.as_ref())?;
-    Ok(results.verdict.exit_code())
+    let (results, series) = bench.measure(&config.stages, stop).await?;
+    publication.publish(&results, &series)
+}
+
+/// Where results go, found out before there are any.
+struct Publication {
+    earlier: Option<Value>,
+    files: Files,
+}
+
+impl Publication {
+    fn prepare(config: &BenchConfig) -> anyhow::Result<Self> {
+        let earlier = config.outputs.compare.as_deref();
+        Ok(Self {
+            earlier: earlier.map(report::compare::read).transpose()?,
+            files: Files::create(&config.outputs)?,
+        })
+    }
+
+    /// Prints and writes the results, and gives the exit code of their verdict.
+    fn publish(self, results: &Results, series: &Series) -> anyhow::Result<u8> {
+        let colour = std::io::stdout().is_terminal();
+        output::print(&report::text::render(results, colour));
+        if let Some(earlier) = &self.earlier {
+            output::print(&report::compare::text(earlier, results));
+        }
+        self.files.write(results, series, self.earlier.as_ref())?;
+        Ok(results.verdict.exit_code())
+    }
+}
+
+/// Waits until it is time to connect: not long before the start, as a server does not keep idle connections.
+async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> anyhow::Result<()> {
+    let left = start_at
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    output::say(&format!(
+        "Starting at {}, in {} s",
+        humantime::format_rfc3339_seconds(start_at),
+        left.as_secs()
+    ));
+    tokio::select! {
+        () = tokio::time::sleep(left.saturating_sub(CONNECT_BEFORE)) => Ok(()),
+        () = stop.cancelled() => anyhow::bail!("interrupted before the start"),
+    }
 }
 
 /// A target that was asked about itself, and what will be asked of it.
@@ -142,7 +179,8 @@ impl<'a> Bench<'a> {
         let config = self.config;
         let schedule = Schedule::new(stages, config.warmup, config.arrivals, config.seed);
         Load {
-            schedule: Arc::new(schedule),
+            schedule: Arc::new(schedule.of_shard(config.shard)),
+            start_at: config.start_at,
             workload: self.workload.clone(),
             way: self.way.clone(),
         }
@@ -190,7 +228,7 @@ impl<'a> Bench<'a> {
         let engine = [&self.info.engine, &self.info.engine_version];
         let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
         output::say(&format!(
-            "Driving {} ({}) with {} of {} keys, {} requests over {} after {} of warm-up",
+            "Driving {} ({}) with {} of {} keys, {} requests over {} after {} of warm-up{}",
             config.target,
             if engine.is_empty() {
                 "unknown store".into()
@@ -202,6 +240,10 @@ impl<'a> Bench<'a> {
             grouped(config.stages.arrivals().round() as u64),
             humantime::format_duration(config.stages.duration()),
             humantime::format_duration(config.warmup),
+            match config.shard {
+                Shard::WHOLE => String::new(),
+                shard => format!(", of which this generator takes shard {shard}"),
+            }
         ));
         let preset = &config.preset;
         if preset.name != PRESETS[0].name {

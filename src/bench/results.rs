@@ -3,13 +3,15 @@
 //!
 //! Enters: what was asked for and what was counted. Leaves: [`Results`]. Must not print.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::Bench;
 use super::conditions::Machine;
 use super::probe::TargetInfo;
 use super::report::{
-    Conditions, Generator, Keys, Percentiles, Rates, Reconciliation, Requests, Results, SCHEMA,
+    Conditions, Evidence, Generator, Keys, Objectives, Percentiles, Rates, Reconciliation,
+    Requests, Results, SCHEMA,
 };
 use super::run::Totals;
 use super::schedule::Schedule;
@@ -36,6 +38,8 @@ pub(super) struct Reached {
     /// Of the busiest thread.
     pub(super) busy_share: f64,
     pub(super) interrupted: bool,
+    /// When the schedule began.
+    pub(super) started: SystemTime,
 }
 
 impl Background {
@@ -43,8 +47,8 @@ impl Background {
     pub(super) fn begin(bench: &Bench<'_>, stages: &Stages) -> Self {
         let (config, info) = (bench.config, &bench.info);
         let conditions = Conditions {
-            version: env!("CARGO_PKG_VERSION"),
-            commit: env!("KVPOC_COMMIT"),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("KVPOC_COMMIT").into(),
             machine: Machine::look(),
             cpu: None,
             store_engine: info.engine.clone(),
@@ -52,11 +56,13 @@ impl Background {
             store_keys: info.total_keys,
             store_memory_bytes: info.memory_used,
             target: config.target.to_string(),
-            started_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            shard: config.shard.to_string(),
+            generators: 1,
+            started_at: String::new(),
             duration_s: stages.duration().as_secs_f64(),
             warmup_s: config.warmup.as_secs_f64(),
             arrivals: config.arrivals.to_string(),
-            preset: config.preset.name,
+            preset: config.preset.name.into(),
             workload: config.preset.mix.to_string(),
             keys_dist: config.preset.keys_dist.to_string(),
             verify: config.verify,
@@ -95,6 +101,7 @@ impl Background {
             end_ns: totals.end_ns,
             busy_share: totals.busy_share,
             interrupted: totals.interrupted,
+            started: totals.started,
         };
         let mut results = self.results(schedule, &totals.all, end);
         results.reconciliation = after.and_then(|after| self.reconcile(&totals.all, &after));
@@ -105,62 +112,31 @@ impl Background {
 
     /// The results as far as they go.
     pub(super) fn results(&self, schedule: &Schedule, all: &Interval, end: Reached) -> Results {
-        let measured = &all.measured;
-        let scheduled_s = scheduled_seconds(schedule, end.end_ns);
-        let seconds = scheduled_s + overrun_seconds(measured);
-        let rate = Rates {
-            target_rps: measured.ledger.scheduled as f64 / scheduled_s,
-            achieved_rps: measured.ledger.ok as f64 / seconds,
-            key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
-            commands_per_second: measured.commands as f64 / seconds,
-        };
-        let (verdict, reason) = self.judge(all, &rate, end);
-        Results {
-            schema: SCHEMA,
-            verdict,
-            reason,
-            requests: Requests::of(measured),
-            rate,
-            latency_us: Percentiles::of(&measured.latency_us),
-            lag_us: Percentiles::of(&measured.lag_us),
-            connection_wait_us: Percentiles::of(&measured.wait_us),
-            service_us: Percentiles::of(&measured.service_us),
-            keys: Keys {
-                hits: measured.hits,
-                misses: measured.misses,
-            },
-            reconciliation: None,
-            failed_connects: all.failed_connects.clone(),
-            warmup: Requests::of(&all.warmup),
-            drain_s: 0.0,
-            generator: Generator::default(),
-            conditions: self.conditions.clone(),
-        }
-    }
-
-    fn judge(&self, all: &Interval, rate: &Rates, end: Reached) -> (verdict::Verdict, String) {
-        let (warmup, measured) = (&all.warmup, &all.measured);
-        let wrong = |tally: &Tally| tally.causes.get(&Cause::WrongAnswer).copied().unwrap_or(0);
-        let slos = &self.config.slos;
-        let latency = |(quantile, _): &(f64, u64)| measured.latency_us.value_at_quantile(*quantile);
-        let latencies_us: Vec<u64> = slos.latencies.iter().map(latency).collect();
-        verdict::judge(&Facts {
-            ledger: measured.ledger,
-            balances: measured.balances() && warmup.balances(),
+        let config = &self.config;
+        let since_epoch = end.started.duration_since(SystemTime::UNIX_EPOCH);
+        let evidence = Evidence {
+            started_at_ms: since_epoch.map_or(0, |since| since.as_millis() as u64),
+            scheduled_s: scheduled_seconds(schedule, end.end_ns),
             interrupted: end.interrupted,
-            hits: measured.hits + warmup.hits,
-            misses: measured.misses + warmup.misses,
-            max_miss: self.config.max_miss,
-            wrong_answers: wrong(measured) + wrong(warmup),
-            scheduled_rps: rate.target_rps,
-            achieved_rps: rate.achieved_rps,
-            slos,
-            latencies_us: &latencies_us,
-            lag_p99_us: measured.lag_us.value_at_quantile(0.99),
-            max_lag: self.config.max_lag,
-            stages: self.config.stages.0.len(),
+            objectives: Objectives {
+                slos: config.slos.clone(),
+                max_miss: config.max_miss,
+                max_lag_us: micros(config.max_lag),
+                stages: config.stages.0.len(),
+            },
+            warmup: all.warmup.clone(),
+            measured: all.measured.clone(),
+        };
+        let mut conditions = self.conditions.clone();
+        conditions.started_at = humantime::format_rfc3339_seconds(end.started).to_string();
+        let generator = Generator {
             busy_share: end.busy_share,
-        })
+            ..Generator::default()
+        };
+        Results {
+            failed_connects: all.failed_connects.clone(),
+            ..results(evidence, generator, conditions)
+        }
     }
 
     /// What the store counted against what was asked of it, over the whole run.
@@ -178,6 +154,66 @@ impl Background {
             seconds,
         ))
     }
+}
+
+/// What follows from the evidence. What it does not hold is left empty.
+pub(super) fn results(evidence: Evidence, generator: Generator, conditions: Conditions) -> Results {
+    let (warmup, measured) = (&evidence.warmup, &evidence.measured);
+    let seconds = evidence.scheduled_s + overrun_seconds(measured);
+    let rate = Rates {
+        target_rps: measured.ledger.scheduled as f64 / evidence.scheduled_s,
+        achieved_rps: measured.ledger.ok as f64 / seconds,
+        key_ops_per_second: (measured.hits + measured.misses) as f64 / seconds,
+        commands_per_second: measured.commands as f64 / seconds,
+    };
+    let (verdict, reason) = judge(&evidence, &rate, generator.busy_share);
+    Results {
+        schema: SCHEMA,
+        verdict,
+        reason,
+        requests: Requests::of(measured),
+        rate,
+        latency_us: Percentiles::of(&measured.latency_us),
+        lag_us: Percentiles::of(&measured.lag_us),
+        connection_wait_us: Percentiles::of(&measured.wait_us),
+        service_us: Percentiles::of(&measured.service_us),
+        keys: Keys {
+            hits: measured.hits,
+            misses: measured.misses,
+        },
+        reconciliation: None,
+        failed_connects: BTreeMap::new(),
+        warmup: Requests::of(warmup),
+        drain_s: 0.0,
+        generator,
+        conditions,
+        evidence,
+    }
+}
+
+fn judge(evidence: &Evidence, rate: &Rates, busy_share: f64) -> (verdict::Verdict, String) {
+    let (warmup, measured) = (&evidence.warmup, &evidence.measured);
+    let objectives = &evidence.objectives;
+    let wrong = |tally: &Tally| tally.causes.get(&Cause::WrongAnswer).copied().unwrap_or(0);
+    let latency = |(quantile, _): &(f64, u64)| measured.latency_us.value_at_quantile(*quantile);
+    let latencies_us: Vec<u64> = objectives.slos.latencies.iter().map(latency).collect();
+    verdict::judge(&Facts {
+        ledger: measured.ledger,
+        balances: measured.balances() && warmup.balances(),
+        interrupted: evidence.interrupted,
+        hits: measured.hits + warmup.hits,
+        misses: measured.misses + warmup.misses,
+        max_miss: objectives.max_miss,
+        wrong_answers: wrong(measured) + wrong(warmup),
+        scheduled_rps: rate.target_rps,
+        achieved_rps: rate.achieved_rps,
+        slos: &objectives.slos,
+        latencies_us: &latencies_us,
+        lag_p99_us: measured.lag_us.value_at_quantile(0.99),
+        max_lag_us: objectives.max_lag_us,
+        stages: objectives.stages,
+        busy_share,
+    })
 }
 
 /// Length of the measured part as far as it was followed. At least a second, or all of a shorter one: the rate

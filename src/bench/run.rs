@@ -4,7 +4,7 @@
 //! threads of `target` own it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,8 @@ pub(super) struct Load {
     pub(super) schedule: Arc<Schedule>,
     pub(super) workload: Workload,
     pub(super) way: Way,
+    /// When to begin; `None`: as soon as all connections stand.
+    pub(super) start_at: Option<SystemTime>,
 }
 
 /// All that the threads counted.
@@ -47,6 +49,8 @@ pub(super) struct Totals {
     pub(super) cpu: Duration,
     pub(super) elapsed: Duration,
     pub(super) machine: Option<CpuUse>,
+    /// When the schedule began.
+    pub(super) started: SystemTime,
 }
 
 /// Whoever wants to see the run while it goes on.
@@ -87,11 +91,16 @@ pub(super) async fn drive(
         }
         ends.push(thread.end);
     }
+    let mut started = SystemTime::now();
     if starts.len() == ends.len() {
-        let start = Instant::now() + START_AFTER;
+        let wait = wait_until(load.start_at)?;
+        let start = Instant::now() + wait;
+        started = SystemTime::now() + wait;
         for line in starts {
             let _ = line.send(start);
         }
+        // The seconds that are shown are those of the schedule.
+        tokio::time::sleep(wait.saturating_sub(START_AFTER)).await;
     }
     let schedule = &load.schedule;
     let mut all = Interval::new(schedule.measured_until_ns());
@@ -125,6 +134,19 @@ pub(super) async fn drive(
         cpu: cpu_time().saturating_sub(cpu),
         elapsed: began.elapsed(),
         machine: CpuTicks::now().since(&ticks),
+        started,
+    })
+}
+
+/// How long it is to the start. Beginning late would be another schedule than the one asked for.
+fn wait_until(start_at: Option<SystemTime>) -> anyhow::Result<Duration> {
+    let Some(start_at) = start_at else {
+        return Ok(START_AFTER);
+    };
+    start_at.duration_since(SystemTime::now()).map_err(|late| {
+        let late =
+            humantime::format_duration(Duration::from_millis(late.duration().as_millis() as u64));
+        anyhow::anyhow!("--start-at was {late} ago when all connections stood: give a later moment")
     })
 }
 

@@ -270,6 +270,7 @@ async fn drive(
     let schedule = Schedule::new(&stages, Duration::ZERO, Arrivals::Constant, config.seed);
     let keys = KeyCount::new(1_000_000).context("a million is a count")?;
     let load = Load {
+        start_at: None,
         schedule: Arc::new(schedule),
         workload: Workload {
             mix: Mix::Single,

@@ -20,7 +20,9 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 const USUAL_MAX_US: u64 = 3_600_000_000;
 
 /// Why a sent arrival failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(into = "String", try_from = "String")]
 pub enum Cause {
     /// Answered with a status other than 200.
@@ -48,7 +50,9 @@ impl fmt::Display for Cause {
 }
 
 /// Why an arrival was never sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(into = "String", try_from = "String")]
 pub enum Unsent {
     /// `--max-in-flight` was reached.
@@ -301,6 +305,26 @@ impl Tally {
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.hits + self.misses - self.written
+    }
+
+    /// No count is larger than any run's can be, so that thousands of them can be added up.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        const MOST: u64 = 1_000_000_000_000_000;
+        let Ledger {
+            scheduled,
+            sent,
+            unsent,
+            ok,
+            errors,
+            timeouts,
+            in_flight,
+        } = self.ledger;
+        let counts = [scheduled, sent, unsent, ok, errors, timeouts, in_flight];
+        let keys = [self.hits, self.misses, self.written, self.commands];
+        let reasons = self.causes.values().chain(self.unsent.values());
+        let all = counts.iter().chain(&keys).chain(reasons);
+        all.copied().all(|count| count <= MOST) && self.written <= self.hits
     }
 
     /// The ledger balances, and every arrival has its latency.

@@ -3,11 +3,9 @@
 //! Enters: the facts of a run. Leaves: one of four verdicts and its reason. Must not blame the target for
 //! the generator's own delay, nor the generator for the target's.
 
-use std::time::Duration;
-
 use super::tally::Ledger;
 use crate::load::{Slos, percentile_name};
-use crate::units::{grouped, human_us, micros};
+use crate::units::{grouped, human_us};
 
 /// A generator thread that is busy for more of the time than this has nothing left: what looks like a slow
 /// target may be its own answers, waiting to be read.
@@ -74,7 +72,7 @@ pub struct Facts<'a> {
     /// The generator's own delay, 99th percentile.
     pub lag_p99_us: u64,
     /// The bound of that.
-    pub max_lag: Duration,
+    pub max_lag_us: u64,
     /// Stages of the load: of several, the rate is an average.
     pub stages: usize,
     /// Share of the time in which the busiest generator thread ran, or was ready to run and had no core.
@@ -87,7 +85,7 @@ pub fn judge(facts: &Facts<'_>) -> (Verdict, String) {
     if let Some(reason) = invalid(facts) {
         return (Verdict::Invalid, reason);
     }
-    let max_lag_us = micros(facts.max_lag);
+    let max_lag_us = facts.max_lag_us;
     if facts.lag_p99_us > max_lag_us {
         let reason = format!(
             "the generator's own lag p99 of {} is above {}: give it more CPU, or lower --rps",
@@ -210,7 +208,7 @@ mod tests {
             slos: &slos,
             latencies_us: &[10_000, 10_000],
             lag_p99_us: 200,
-            max_lag: Duration::from_millis(5),
+            max_lag_us: 5_000,
             stages: 1,
             busy_share: 0.5,
         };

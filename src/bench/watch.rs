@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
@@ -76,6 +76,7 @@ pub(super) struct Watch {
     live: Option<Live>,
     done: u64,
     cpu: Duration,
+    started: SystemTime,
 }
 
 impl Watch {
@@ -97,6 +98,7 @@ impl Watch {
             live,
             done: 0,
             cpu: cpu_time(),
+            started: SystemTime::now(),
         })
     }
 
@@ -141,6 +143,7 @@ impl Watcher for Watch {
                 end_ns,
                 busy_share: 0.0,
                 interrupted: false,
+                started: self.started,
             };
             let mut results = self.background.results(&self.schedule, all, end);
             // What was scheduled is counted at the end; until then, what has begun stands for it.

@@ -16,7 +16,7 @@ mod token;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
@@ -29,7 +29,7 @@ pub use store::{StoreConfig, TlsFiles};
 pub use token::Token;
 
 use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs};
-use crate::load::{Arrivals, Preset, Slos, Stages};
+use crate::load::{Arrivals, Preset, Shard, Slos, Stages};
 use crate::random::Order;
 use crate::record::Dataset;
 use crate::units::{KeyCount, MAX_KEY_BYTES, Rate, human_bytes};
@@ -42,6 +42,9 @@ const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_WINDOW_BYTES: u64 = 512 * 1024 * 1024;
 /// Arrival numbers must be exact as 64-bit floating point, with room to spare.
 const MAX_ARRIVALS: f64 = 1e12;
+
+/// A start that is further away is a mistake.
+const MAX_START_IN: Duration = Duration::from_hours(24);
 
 /// The generator looks at its timeouts and at the stop signal at least so often.
 const MAX_TICK: Duration = Duration::from_millis(10);
@@ -121,6 +124,12 @@ pub enum SeedMode {
 pub struct BenchConfig {
     /// What to do with the load.
     pub mode: BenchMode,
+    /// Which part of the schedule is this generator's.
+    pub shard: Shard,
+    /// When to begin; `None`: as soon as it can.
+    pub start_at: Option<SystemTime>,
+    /// The results to merge.
+    pub merge: Vec<PathBuf>,
     /// What to drive.
     pub target: Target,
     /// What to show it.
@@ -176,6 +185,8 @@ pub enum BenchMode {
     FindMax,
     /// The generator against itself.
     SelfTest,
+    /// No load: the results of several generators are added up.
+    Merge,
 }
 
 /// Where the results of a run go.
@@ -325,28 +336,7 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
 }
 
 fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
-    let mode = match (args.layers, args.find_max, args.self_test) {
-        (false, false, false) => BenchMode::Once,
-        (true, false, false) => BenchMode::Layers,
-        (false, true, false) => BenchMode::FindMax,
-        (false, false, true) => BenchMode::SelfTest,
-        _ => {
-            let names = "--layers, --find-max, --self-test";
-            return Err(setting(names, "several", "give one of them at a time"));
-        }
-    };
-    let files = [
-        ("--json", args.json.is_some()),
-        ("--out", args.out.is_some()),
-        ("--compare", args.compare.is_some()),
-    ];
-    if let Some((name, _)) = files.iter().find(|(_, given)| *given)
-        && mode != BenchMode::Once
-    {
-        let several =
-            "it belongs to one run, and --layers, --find-max and --self-test make several";
-        return Err(setting(name, "given", several));
-    }
+    let mode = bench_mode(&args)?;
     // Empty, it takes back what a variable or the file says.
     let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
     let stages = given.unwrap_or_else(|| Stages::steady(args.rps, args.duration));
@@ -357,6 +347,9 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
     Ok(BenchConfig {
         mode,
+        shard: args.shard,
+        start_at: args.start_at,
+        merge: args.merge,
         target: args.target.parse()?,
         token: Token::read(args.token_file.as_deref())?,
         store: store(args.store, args.store_timeout, Fetch::Mget)?,
@@ -384,6 +377,53 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             live: args.live,
         },
     })
+}
+
+fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
+    let asked = [
+        (args.layers, BenchMode::Layers),
+        (args.find_max, BenchMode::FindMax),
+        (args.self_test, BenchMode::SelfTest),
+        (!args.merge.is_empty(), BenchMode::Merge),
+    ];
+    let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
+    let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
+    if asked.next().is_some() {
+        let names = "--layers, --find-max, --self-test, --merge";
+        return Err(setting(names, "several", "give one of them at a time"));
+    }
+    let of_a_run = [
+        ("--json", args.json.is_some()),
+        ("--compare", args.compare.is_some()),
+        ("--out", args.out.is_some()),
+        ("--shard", args.shard != Shard::WHOLE),
+        ("--start-at", args.start_at.is_some()),
+    ];
+    let unfit: &[&str] = match mode {
+        BenchMode::Once => &[],
+        BenchMode::Merge => &["--out", "--shard", "--start-at"],
+        _ => &["--json", "--compare", "--out", "--shard", "--start-at"],
+    };
+    let given = |name: &&&str| of_a_run.contains(&(**name, true));
+    if let Some(name) = unfit.iter().find(given) {
+        let mend = match mode {
+            BenchMode::Merge => "it belongs to a run, and --merge makes none; --json is written",
+            _ => "it belongs to one run, and --layers, --find-max and --self-test make several",
+        };
+        return Err(setting(name, "given", mend));
+    }
+    if let Some(start_at) = args.start_at {
+        let left = start_at.duration_since(SystemTime::now());
+        if left.is_err() || left.is_ok_and(|left| left > MAX_START_IN) {
+            let value = humantime::format_rfc3339_seconds(start_at).to_string();
+            return Err(setting(
+                "--start-at",
+                &value,
+                "give a moment within the next day",
+            ));
+        }
+    }
+    Ok(mode)
 }
 
 fn share(name: &str, value: f64) -> Result<f64, ConfigError> {

@@ -15,4 +15,5 @@ mod secure;
 mod seed;
 mod serve;
 mod settings;
+mod shards;
 mod support;

@@ -56,7 +56,9 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 14] = [
+const CONDITIONS: [&str; 16] = [
+    "shard",
+    "generators",
     "keys_dist",
     "connections",
     "threads",

@@ -16,6 +16,7 @@ use hdrhistogram::Histogram;
 use super::conditions::{CpuUse, Machine};
 use super::tally::{Ledger, Tally};
 use super::verdict::Verdict;
+use crate::load::Slos;
 
 /// The version of [`Results`].
 pub const SCHEMA: u32 = 1;
@@ -55,6 +56,38 @@ pub struct Results {
     pub generator: Generator,
     /// Under which the figures hold.
     pub conditions: Conditions,
+    /// All that the figures follow from.
+    pub evidence: Evidence,
+}
+
+/// What a run is judged by, whole: so that those of several generators can be added up and judged again.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Evidence {
+    /// When the schedule began, in milliseconds of the Unix epoch.
+    pub started_at_ms: u64,
+    /// Length of the measured part as far as it was followed.
+    pub scheduled_s: f64,
+    /// The run was stopped by hand.
+    pub interrupted: bool,
+    /// What a PASS needs.
+    pub objectives: Objectives,
+    /// The arrivals before the measured ones.
+    pub warmup: Tally,
+    /// The measured ones.
+    pub measured: Tally,
+}
+
+/// What a PASS needs.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Objectives {
+    /// Rate, errors, latencies.
+    pub slos: Slos,
+    /// Share of the keys that may be missing.
+    pub max_miss: f64,
+    /// Largest lag p99 of the generator itself.
+    pub max_lag_us: u64,
+    /// Stages of the load: of several, the rate is an average.
+    pub stages: usize,
 }
 
 /// A ledger with the reasons of its failures.
@@ -147,7 +180,7 @@ pub struct Keys {
 
 /// The store's own counters over the whole run, warm-up included, against what good answers stand for. More is
 /// counted where others use the store, where answers failed on the way back, and by the server itself.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Reconciliation {
     /// Keys that good answers read.
     pub keys_asked: u64,
@@ -190,7 +223,7 @@ impl Reconciliation {
 }
 
 /// Cost of the generator over the whole run, warm-up and drain included.
-#[derive(Debug, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Generator {
     /// CPU time, user and system.
     pub cpu_s: f64,
@@ -203,12 +236,12 @@ pub struct Generator {
 }
 
 /// What has to be the same for two results to be comparable.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Conditions {
     /// Of kvpoc.
-    pub version: &'static str,
+    pub version: String,
     /// That it was built from.
-    pub commit: &'static str,
+    pub commit: String,
     /// Where the generator ran.
     #[serde(flatten)]
     pub machine: Machine,
@@ -224,7 +257,11 @@ pub struct Conditions {
     pub store_memory_bytes: Option<u64>,
     /// What was driven.
     pub target: String,
-    /// RFC 3339.
+    /// Which part of the schedule, of how many generators.
+    pub shard: String,
+    /// Generators whose results these are.
+    pub generators: usize,
+    /// When the schedule began; RFC 3339.
     pub started_at: String,
     /// Measured part of the schedule.
     pub duration_s: f64,
@@ -233,7 +270,7 @@ pub struct Conditions {
     /// How arrivals were spread.
     pub arrivals: String,
     /// Workload and choice of keys started from this one.
-    pub preset: &'static str,
+    pub preset: String,
     /// What arrivals asked for.
     pub workload: String,
     /// How keys were drawn.
