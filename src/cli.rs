@@ -25,7 +25,7 @@ else from the defaults shown. The file has a section per command; see config/kvp
 
 Exit codes:
   0    done; for bench: PASS
-  1    seed is incomplete, the inspected key is absent; for bench: TARGET_MISSED
+  1    seed is incomplete, the inspected key is absent, serve is not ready; for bench: TARGET_MISSED
   2    bench: GENERATOR_LIMITED
   3    bench: INVALID
   64   a setting is wrong
@@ -71,6 +71,7 @@ Examples:
 Examples:
   kvpoc serve --port 8080
   kvpoc serve --port 0 --store embedded:./kvpoc-data
+  kvpoc serve --check --port 8080
   KVPOC_TOKEN=… kvpoc serve --bind 0.0.0.0 --allow-writes
   curl http://127.0.0.1:8080/user/session/42
   curl 'http://127.0.0.1:8080/user/sessions?ids=1,2,3'
@@ -311,6 +312,11 @@ pub struct ServeArgs {
     /// File with the token that every request must show; the variable `KVPOC_TOKEN` wins over it
     #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Serve nothing, but ask whoever serves on this port whether it is ready: exit code 0, or 1 if it is not
+    #[arg(long, env = "KVPOC_CHECK", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub check: bool,
 
     /// Allow writes: PUT, DELETE, /v1/mset, and commands of /pipeline
     #[arg(long, env = "KVPOC_ALLOW_WRITES", value_name = "BOOL", value_parser = BoolishValueParser::new(),
@@ -570,7 +576,7 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_MAX_LAG", value_name = "TIME", default_value = "5ms", value_parser = parse_duration)]
     pub max_lag: Duration,
 
-    /// Write the results to this file as JSON
+    /// Write the results to this file as JSON; with -, print them in place of the report
     #[arg(long, env = "KVPOC_BENCH_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
 

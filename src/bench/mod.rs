@@ -83,6 +83,7 @@ async fn once(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Result<
 
 /// Where results go, found out before there are any.
 struct Publication {
+    json_on_stdout: bool,
     earlier: Option<Value>,
     files: Files,
 }
@@ -91,6 +92,7 @@ impl Publication {
     fn prepare(config: &BenchConfig) -> anyhow::Result<Self> {
         let earlier = config.outputs.compare.as_deref();
         Ok(Self {
+            json_on_stdout: config.outputs.json_on_stdout(),
             earlier: earlier.map(report::compare::read).transpose()?,
             files: Files::create(&config.outputs)?,
         })
@@ -98,10 +100,14 @@ impl Publication {
 
     /// Prints and writes the results, and gives the exit code of their verdict.
     fn publish(self, results: &Results, series: &Series) -> anyhow::Result<u8> {
-        let colour = std::io::stdout().is_terminal();
-        output::print(&report::text::render(results, colour));
-        if let Some(earlier) = &self.earlier {
-            output::print(&report::compare::text(earlier, results));
+        if self.json_on_stdout {
+            output::print(&report::json(results)?);
+        } else {
+            let colour = std::io::stdout().is_terminal();
+            output::print(&report::text::render(results, colour));
+            if let Some(earlier) = &self.earlier {
+                output::print(&report::compare::text(earlier, results));
+            }
         }
         self.files.write(results, series, self.earlier.as_ref())?;
         Ok(results.verdict.exit_code())

@@ -15,7 +15,7 @@ mod token;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
@@ -200,6 +200,14 @@ pub struct Outputs {
     pub compare: Option<PathBuf>,
     /// Where the growing report is served.
     pub live: Option<SocketAddr>,
+}
+
+impl Outputs {
+    /// The JSON is printed, in place of the report.
+    #[must_use]
+    pub fn json_on_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
 }
 
 /// Settings of `inspect`.
@@ -529,8 +537,6 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::file::{dotted, settings_of};
     use super::*;
 

@@ -18,6 +18,8 @@ pub struct ServeConfig {
     pub store: StoreConfig,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Only ask whoever listens there whether it is ready.
+    pub check: bool,
     /// Threads that answer, at least 1.
     pub threads: usize,
     /// What stands before a session's id in its key.
@@ -78,6 +80,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
         access: access(&args)?,
         store: store(args.store, args.store_timeout, args.fetch)?,
         listen: SocketAddr::new(args.bind, args.port),
+        check: args.check,
         threads: if args.threads == 0 {
             cores
         } else {

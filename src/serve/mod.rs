@@ -6,6 +6,7 @@
 
 mod access;
 mod body;
+mod check;
 mod dashboard;
 mod handler;
 mod keys;
@@ -48,6 +49,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// # Errors
 /// When the address cannot be bound or the store cannot be used.
 pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+    if config.check {
+        return check::check(config.listen);
+    }
     // Held to the end: dropping it flushes what is not yet written.
     let _log = log::start(&config.log);
     if config.access.open_to_all {

@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{PATIENCE, Reply, Serve, Store, eventually, expect_code, seed, start};
+use crate::support::{
+    PATIENCE, Reply, Serve, Server, Store, eventually, expect_code, kvpoc, seed, start, stdout,
+};
 
 #[test]
 fn values_are_written_read_and_removed_when_writes_are_allowed() {
@@ -217,4 +219,23 @@ fn a_port_that_is_taken_is_refused() {
     assert_eq!(output.status.code(), Some(69));
     let text = crate::support::stderr(&output);
     assert!(text.contains("try another --port"), "{text}");
+}
+
+#[test]
+fn readiness_can_be_asked_for_by_the_program_itself() {
+    let mut store = Server::start();
+    let serve = Serve::start(&store.url(), "");
+    let port = serve.address.port();
+    let check = || kvpoc(&format!("serve --check --port {port} --bind 0.0.0.0"));
+    let ready = check();
+    assert_eq!(ready.status.code(), Some(0), "{}", stdout(&ready));
+    assert!(stdout(&ready).contains("is ready"), "{}", stdout(&ready));
+    store.kill();
+    eventually("the store to be missed", || {
+        let unready = check();
+        let known = stdout(&unready).contains("not ready: HTTP/1.1 503");
+        (known && unready.status.code() == Some(1)).then_some(())
+    });
+    drop(serve);
+    assert_eq!(check().status.code(), Some(1));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::support::{
-    Serve, Store, assert_balanced, expect_code, json_file, kvpoc, seed, start, stderr,
+    Serve, Store, assert_balanced, expect_code, json, json_file, kvpoc, seed, start, stderr,
 };
 
 const SHARDS: u64 = 4;
@@ -45,13 +45,10 @@ fn four_generators_give_one_verdict_over_all_that_they_did() {
         .map(|file| json_file(Path::new(file)))
         .collect();
 
-    let merged = file("merged.json");
-    let text = expect_code(
-        &format!("bench --merge {} --json {merged}", files.join(" ")),
-        0,
-    );
+    let merged = format!("bench --merge {}", files.join(" "));
+    let text = expect_code(&merged, 0);
     assert!(text.contains("Verdict: PASS"), "{text}");
-    let merged = json_file(Path::new(&merged));
+    let merged = json(&expect_code(&format!("{merged} --json -"), 0));
     assert_balanced(&merged);
     for path in [
         "/requests/scheduled",

@@ -33,7 +33,8 @@ impl Files {
     /// # Errors
     /// When a file or the folder cannot be written.
     pub(in crate::bench) fn create(outputs: &Outputs) -> anyhow::Result<Self> {
-        let json = outputs.json.as_ref().map(|file| {
+        let file = outputs.json.as_ref().filter(|_| !outputs.json_on_stdout());
+        let json = file.map(|file| {
             open(file).with_context(|| format!("cannot write --json {}", file.display()))
         });
         if let Some(folder) = &outputs.out {
@@ -57,7 +58,7 @@ impl Files {
         series: &Series,
         earlier: Option<&Value>,
     ) -> anyhow::Result<()> {
-        let json = serde_json::to_string_pretty(results)? + "\n";
+        let json = super::json(results)?;
         if let Some(mut file) = self.json {
             file.set_len(0)
                 .and_then(|()| file.write_all(json.as_bytes()))

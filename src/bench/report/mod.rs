@@ -60,6 +60,11 @@ pub struct Results {
     pub evidence: Evidence,
 }
 
+/// The JSON file's text.
+pub(super) fn json(results: &Results) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(results)? + "\n")
+}
+
 /// What a run is judged by, whole: so that those of several generators can be added up and judged again.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Evidence {
