@@ -583,3 +583,28 @@ fn both_ways_to_fetch_hold_a_load_and_count_their_commands() {
         assert_eq!(results["reconciliation"]["notable"], false, "{results}");
     }
 }
+
+#[test]
+fn a_key_of_another_kind_is_a_miss_however_many_are_fetched() {
+    let store = Server::start();
+    seed(&store.url(), 20, "");
+    assert_eq!(store.ask("HSET other field value"), ":1\r\n");
+    for fetch in ["mget", "pipeline"] {
+        let serve = Serve::start(&store.url(), &format!("--fetch {fetch}"));
+        for (keys, found) in [
+            ("k=other", 0),
+            ("k=other&k=user:session:1", 1),
+            ("k=user:session:1&k=other", 1),
+            ("k=other&k=other&k=user:session:1&k=user:session:2", 2),
+            ("k=user:session:1&k=user:session:2&k=other", 2),
+        ] {
+            let answer = serve
+                .get(&format!("/v1/keys?{keys}&encoding=base64"))
+                .json();
+            let values = answer["values"].as_array().expect("a list");
+            assert_eq!(values.len(), keys.split('&').count(), "{fetch} {keys}");
+            let there = values.iter().filter(|value| !value.is_null()).count();
+            assert_eq!(there, found, "{fetch} {keys}");
+        }
+    }
+}

@@ -98,7 +98,7 @@ fn a_store_that_restarts_during_a_load_costs_no_key() {
     let mut server = Server::start();
     let url = server.url();
     let mut seeding = start(&format!(
-        "seed --json --verify --store {url} --keys 200k --batch 100 --rate 50k"
+        "seed --json --verify --store {url} --keys 200k --batch 100 --rate 50k --store-timeout 500ms"
     ));
     eventually("the 1,000th key", || {
         server
@@ -107,8 +107,10 @@ fn a_store_that_restarts_during_a_load_costs_no_key() {
             .then_some(())
     });
     server.kill();
-    // Away until the load has noticed, which it shows by trying to connect anew.
-    server.refuse_one_connection();
+    // Away until the load has tried to connect anew for longer than any batch may take.
+    for _ in 0..5 {
+        server.refuse_one_connection();
+    }
     server.start_again();
     assert_eq!(seeding.ended(), Some(0));
     let summary = json(&seeding.output());

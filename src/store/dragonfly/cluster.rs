@@ -37,7 +37,7 @@ pub(super) fn was_elsewhere(answer: &Result<Value, Error>) -> bool {
 pub(super) async fn follow(client: &Client, commands: &[KeyCommand]) -> Vec<Result<Value, Error>> {
     let again = commands.iter().cloned();
     let mut answers: Vec<Result<Value, Error>> =
-        join_all(again.map(|again| client.custom(command(again.name), again.arguments))).await;
+        join_all(again.map(|again| again.give_to(client))).await;
     for _ in 0..MAX_REDIRECTIONS {
         if !answers.iter().any(was_elsewhere) {
             break;
@@ -54,11 +54,7 @@ pub(super) async fn follow(client: &Client, commands: &[KeyCommand]) -> Vec<Resu
                 *answer = match under_way.get(&slot) {
                     Some(node) => ask_there(client, node, asked.clone()).await,
                     // It has arrived meanwhile.
-                    None => {
-                        client
-                            .custom(command(asked.name), asked.arguments.clone())
-                            .await
-                    }
+                    None => asked.clone().give_to(client).await,
                 };
             });
         join_all(asked).await;
@@ -78,7 +74,7 @@ async fn ask_there(client: &Client, node: &Server, asked: KeyCommand) -> Result<
         ..Options::default()
     });
     let () = there.custom(command("ASKING"), Vec::<Value>::new()).await?;
-    let () = there.custom(command(asked.name), asked.arguments).await?;
+    asked.give_to(&there).await?;
     let answer = there.try_all().await.pop();
     answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "ASKING without an answer")))
 }

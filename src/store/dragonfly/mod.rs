@@ -17,10 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::clients::Client;
+use fred::clients::{Client, Pipeline};
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::{ClientState, ClusterHash, CustomCommand, FromValue, Value};
+use fred::types::{
+    ClientState, ClusterHash, CustomCommand, Expiration, FromValue, SetOptions, Value,
+};
 use futures_util::future::{join, try_join_all};
 
 use super::deadline::Deadline;
@@ -106,10 +108,27 @@ impl Dragonfly {
         }
     }
 
-    async fn get_each(&self, keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
-        let gets = keys.into_iter().map(|key| KeyCommand::new("GET", key));
-        let answers = self.each(gets.collect()).await?.into_iter();
+    async fn get_each(&self, mut keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
+        let answers = if self.is_cluster {
+            self.each(keys.into_iter().map(KeyCommand::Get).collect())
+                .await?
+        } else {
+            // As below, without the detour over a command of any kind: this is a server's hot path.
+            let client = self.ready()?;
+            let Some(last) = keys.pop() else {
+                return Ok(Vec::new());
+            };
+            let (pipeline, count) = (client.pipeline(), keys.len());
+            for key in keys {
+                // Only queued, so neither a sign of life nor one of death.
+                let queued: Result<(), Error> = pipeline.get(key).await;
+                queued.map_err(|error| self.error(&error))?;
+            }
+            self.done(pin!(flushed_by((&pipeline, count), client.get(last))))
+                .await?
+        };
         answers
+            .into_iter()
             .map(|answer| match answer {
                 // A key of another kind is a miss, as it is to MGET.
                 Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Null),
@@ -139,7 +158,15 @@ impl Dragonfly {
         }
         // MSET knows no expiry, and a cluster none of several slots: one SET a key.
         let entries = batch.into_entries();
-        let sets = entries.map(|(key, value)| KeyCommand::set(key, value, ttl, false));
+        let sets = entries.map(|(key, value)| {
+            let if_absent = false;
+            KeyCommand::Set(Set {
+                key,
+                value,
+                ttl,
+                if_absent,
+            })
+        });
         let mut answers = self.each(sets.collect()).await?.into_iter();
         answers.try_for_each(|answer| answer.map(drop).map_err(|error| self.error(&error)))
     }
@@ -150,7 +177,14 @@ impl Dragonfly {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        self.one(KeyCommand::set(key, value, ttl, false)).await
+        let if_absent = false;
+        let set = Set {
+            key,
+            value,
+            ttl,
+            if_absent,
+        };
+        self.one(KeyCommand::Set(set)).await
     }
 
     pub(super) async fn put_if_absent(
@@ -159,22 +193,25 @@ impl Dragonfly {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        let set = KeyCommand::set(key, value, ttl, true);
-        let written: Option<String> = self.one(set).await?;
+        let if_absent = true;
+        let set = Set {
+            key,
+            value,
+            ttl,
+            if_absent,
+        };
+        let written: Option<String> = self.one(KeyCommand::Set(set)).await?;
         Ok(written.is_some())
     }
 
     pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
-        Ok(left_of(self.one(KeyCommand::new("PTTL", key)).await?))
+        Ok(left_of(self.one(KeyCommand::TimeToLive(key)).await?))
     }
 
     pub(super) async fn measure(&self, keys: Vec<Bytes>) -> Result<Vec<Measure>, StoreError> {
-        let questions = keys.into_iter().flat_map(|key| {
-            [
-                KeyCommand::new("STRLEN", key.clone()),
-                KeyCommand::new("PTTL", key),
-            ]
-        });
+        let questions = keys
+            .into_iter()
+            .flat_map(|key| [KeyCommand::Length(key.clone()), KeyCommand::TimeToLive(key)]);
         let answers = self.each(questions.collect()).await?;
         let number = |answer: &Result<Value, Error>| -> Result<Option<i64>, StoreError> {
             match answer {
@@ -209,13 +246,13 @@ impl Dragonfly {
         // One by one, as what is sent again with others would not be counted.
         let each = keys
             .into_iter()
-            .map(|key| self.one(KeyCommand::new("DEL", key)));
+            .map(|key| self.one(KeyCommand::Delete(key)));
         let deleted: Vec<u64> = try_join_all(each).await?;
         Ok(deleted.into_iter().sum())
     }
 
     pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
-        let kind: String = self.one(KeyCommand::new("TYPE", key.clone())).await?;
+        let kind: String = self.one(KeyCommand::Kind(key.clone())).await?;
         if kind == "none" {
             return Ok(None);
         }
@@ -270,8 +307,8 @@ impl Dragonfly {
 
     async fn one<R: FromValue>(&self, asked: KeyCommand) -> Result<R, StoreError> {
         if !self.is_cluster {
-            let sent = self.ready()?.custom(command(asked.name), asked.arguments);
-            return self.done(pin!(sent)).await;
+            let answer = self.done(pin!(asked.give_to(self.ready()?))).await?;
+            return answer.convert().map_err(|error| self.error(&error));
         }
         let answer = self.each(vec![asked]).await?.pop();
         let answer = answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "no answer")));
@@ -286,18 +323,26 @@ impl Dragonfly {
         commands: Vec<KeyCommand>,
     ) -> Result<Vec<Result<Value, Error>>, StoreError> {
         let client = self.ready()?;
-        self.done(pin!(async {
-            if !self.is_cluster {
-                return send(client, commands.into_iter()).await;
+        // In a box, as it is large and would make everything so that it is a part of.
+        let mut answers = Box::pin(async {
+            let Some((last, others)) = commands.split_last() else {
+                return Ok(Vec::new());
+            };
+            let pipeline = client.pipeline();
+            for command in others {
+                command.clone().give_to(&pipeline).await?;
             }
-            match send(client, commands.iter().cloned()).await {
-                Err(error) if cluster::is_elsewhere(&error) => {}
-                Ok(answers) if answers.iter().any(cluster::was_elsewhere) => {}
-                answers => return answers,
+            let answers = flushed_by((&pipeline, others.len()), last.clone().give_to(client)).await;
+            let elsewhere = match &answers {
+                Err(error) => cluster::is_elsewhere(error),
+                Ok(answers) => answers.iter().any(cluster::was_elsewhere),
+            };
+            if self.is_cluster && elsewhere {
+                return Ok(Box::pin(cluster::follow(client, &commands)).await);
             }
-            Ok(Box::pin(cluster::follow(client, &commands)).await)
-        }))
-        .await
+            answers
+        });
+        self.done(answers.as_mut()).await
     }
 
     /// The client, unless a command would only wait in it.
@@ -348,63 +393,78 @@ impl Dragonfly {
     }
 }
 
-/// A command about one key, its first argument.
+/// A command about one key.
+///
+/// As fred's own commands, not as custom ones: after each of those it flushes the socket, even in a pipeline.
 #[derive(Clone)]
-struct KeyCommand {
-    name: &'static str,
-    arguments: Vec<Value>,
+enum KeyCommand {
+    Get(Bytes),
+    Set(Set),
+    Delete(Bytes),
+    TimeToLive(Bytes),
+    Length(Bytes),
+    Kind(Bytes),
+}
+
+#[derive(Clone)]
+struct Set {
+    key: Bytes,
+    value: Bytes,
+    ttl: Option<Duration>,
+    if_absent: bool,
 }
 
 impl KeyCommand {
-    fn new(name: &'static str, key: Bytes) -> Self {
-        Self {
-            name,
-            arguments: vec![Value::Bytes(key)],
-        }
-    }
-
-    fn set(key: Bytes, value: Bytes, ttl: Option<Duration>, if_absent: bool) -> Self {
-        let mut arguments = vec![Value::Bytes(key), Value::Bytes(value)];
-        if let Some(ttl) = ttl {
-            let ttl_ms = i64::try_from(ttl.as_millis().max(1)).unwrap_or(i64::MAX);
-            arguments.extend([Value::from_static_str("PX"), Value::Integer(ttl_ms)]);
-        }
-        if if_absent {
-            arguments.push(Value::from_static_str("NX"));
-        }
-        let name = "SET";
-        Self { name, arguments }
-    }
-
     fn key(&self) -> &[u8] {
-        self.arguments[0].as_bytes().unwrap_or_default()
+        match self {
+            Self::Set(set) => &set.key,
+            Self::Get(key)
+            | Self::Delete(key)
+            | Self::TimeToLive(key)
+            | Self::Length(key)
+            | Self::Kind(key) => key,
+        }
+    }
+
+    /// The answer, or, of a pipeline, that it is queued.
+    async fn give_to(self, client: &impl KeysInterface) -> Result<Value, Error> {
+        match self {
+            Self::Get(key) => client.get(key).await,
+            Self::Delete(key) => client.del(key).await,
+            Self::TimeToLive(key) => client.pttl(key).await,
+            Self::Length(key) => client.strlen(key).await,
+            Self::Kind(key) => client.r#type(key).await,
+            Self::Set(set) => {
+                let ttl_ms = |ttl: Duration| i64::try_from(ttl.as_millis().max(1));
+                let expiration = set
+                    .ttl
+                    .map(|ttl| Expiration::PX(ttl_ms(ttl).unwrap_or(i64::MAX)));
+                let options = set.if_absent.then_some(SetOptions::NX);
+                client
+                    .set(set.key, set.value, expiration, options, false)
+                    .await
+            }
+        }
     }
 }
 
-/// Sends commands at once, and gives their answers in order.
+/// The answers to the `count` commands of a pipeline and to a last one behind them, in their order.
 ///
 /// fred flushes the socket after each command unless it knows of another one: after every single one of a
-/// pipeline, that is, if nothing stands behind it. So the last command goes in a pipeline of its own.
-async fn send(
-    client: &Client,
-    commands: impl ExactSizeIterator<Item = KeyCommand>,
+/// pipeline, that is, if nothing stands behind it.
+async fn flushed_by(
+    (pipeline, count): (&Pipeline<Client>, usize),
+    last: impl Future<Output = Result<Value, Error>>,
 ) -> Result<Vec<Result<Value, Error>>, Error> {
-    let (most, last) = (client.pipeline(), client.pipeline());
-    let count = commands.len();
-    for (place, queued) in commands.enumerate() {
-        let pipeline = if place + 1 < count { &most } else { &last };
-        let () = pipeline
-            .custom(command(queued.name), queued.arguments)
-            .await?;
+    let (mut answers, last) = join(pipeline.try_all(), last).await;
+    if answers.len() != count {
+        // One error stands for all of the pipeline.
+        let error = answers.into_iter().find_map(Result::err);
+        let other = || Error::new(ErrorKind::Protocol, "commands without an answer");
+        return Err(error.unwrap_or_else(other));
     }
-    let (mut answers, last) = join(most.try_all(), last.try_all()).await;
-    answers.extend(last);
-    if answers.len() == count {
-        return Ok(answers);
-    }
-    // One error stands for all of its pipeline.
-    let error = answers.into_iter().find_map(Result::err);
-    Err(error.unwrap_or_else(|| Error::new(ErrorKind::Protocol, "commands without an answer")))
+    answers.push(last);
+    Ok(answers)
 }
 
 /// How the messages begin that mean "not now": the store's own while it reads its data, elects another master or
