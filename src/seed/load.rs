@@ -83,7 +83,10 @@ impl Patience<'_> {
 /// Whether trying again later can help: a store that is full may expire or evict.
 fn may_pass(error: &StoreError) -> bool {
     match error {
-        StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Full(_) => true,
+        StoreError::Unavailable(_)
+        | StoreError::Loading(_)
+        | StoreError::Timeout(_)
+        | StoreError::Full(_) => true,
         StoreError::Refused(_) | StoreError::Setup(_) => false,
     }
 }

@@ -79,13 +79,18 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
         SeedMode::Load { .. } => Usage::Load,
         SeedMode::VerifyOnly => Usage::Look,
     };
-    let store = Store::open(&config.store, usage).await?;
-    let before = store.stats().await?;
     let patience = Patience {
         retry_for: config.retry_for,
         stop: &stop,
         retries: Cell::new(0),
     };
+    // One that is not there may be a mistake, and is said at once; one that reads its data will be ready.
+    let open = async || match Store::open(&config.store, usage).await {
+        Err(StoreError::Loading(reason)) => Err(StoreError::Loading(reason)),
+        outcome => Ok(outcome),
+    };
+    let store = patience.insist(0, open).await??;
+    let before = patience.insist(0, async || store.stats().await).await?;
     let mut summary = match config.mode {
         SeedMode::Load { .. } => load_keys(&store, &config, &patience, &before).await?,
         SeedMode::VerifyOnly => summarise(&config, Load::default(), 0, Duration::ZERO, &before),
@@ -126,7 +131,8 @@ async fn load_keys(
     before: &StoreStats,
 ) -> anyhow::Result<Summary> {
     let info = dataset_info(config);
-    let note = store.dataset_note().await?;
+    let note = patience.insist(0, async || store.dataset_note().await);
+    let note = note.await?;
     let start = start_of(config, note.as_ref())?;
     if !config.quiet {
         let from = match start {

@@ -111,7 +111,7 @@ impl Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match error {
-            StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Unavailable(_) | StoreError::Loading(_) => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Refused(_) | StoreError::Setup(_) => StatusCode::BAD_GATEWAY,

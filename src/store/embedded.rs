@@ -8,6 +8,7 @@
 //!
 //! Seed, serve and inspect may hold one folder at once: readers never wait, writers wait for each other.
 
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -343,7 +344,12 @@ fn store_error(error: heed::Error) -> StoreError {
         heed::Error::Mdb(MdbError::MapFull) => {
             StoreError::Full("the embedded store holds at most 64 GiB".into())
         }
-        heed::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+        heed::Error::Io(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+            ) =>
+        {
             StoreError::Full(error.to_string())
         }
         error => StoreError::Refused(error.to_string()),

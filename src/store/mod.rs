@@ -24,6 +24,9 @@ pub enum StoreError {
     /// No connection, or it was lost: nothing, or an unknown part, was done. Trying again later is right.
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
+    /// It is there, but still reads its data into memory: nothing was done. Trying again later is right.
+    #[error("the store is not ready: {0}")]
+    Loading(String),
     /// The deadline passed. Whether the operation took effect is unknown, and it may still do so later: a
     /// command that was handed over is not taken back.
     #[error("the store did not answer within {}", humantime::format_duration(*.0))]
@@ -257,7 +260,7 @@ impl Store {
     /// Connects, or opens the folder.
     ///
     /// # Errors
-    /// `Unavailable` when nothing answers within the timeout, `Setup` when it cannot be used as configured.
+    /// `Unavailable` when nothing answers within the timeout, `Loading` when it will soon, `Setup` when it cannot be used as configured.
     pub async fn open(config: &StoreConfig, usage: Usage) -> Result<Self, StoreError> {
         let engine = match &config.url {
             StoreUrl::Embedded(folder) => {

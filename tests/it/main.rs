@@ -4,12 +4,14 @@
 //! folder. Every wait is a bounded poll; nothing depends on how fast the machine is.
 
 mod bench;
+mod clients;
 mod cluster;
 mod faults;
 mod flow;
 mod http;
 mod inspect;
 mod load;
+mod network;
 mod openapi;
 mod secure;
 mod seed;

@@ -220,6 +220,12 @@ impl Server {
     }
 
     pub(crate) fn start_again(&mut self) {
+        self.begin_again();
+        self.answers();
+    }
+
+    /// Starts it, and does not wait until it answers.
+    pub(crate) fn begin_again(&mut self) {
         let port = self.port.to_string();
         let mut command = Command::new(redis_like());
         command
@@ -231,7 +237,6 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.process = Some(Process(command.spawn().expect("the store starts")));
-        self.answers();
     }
 
     fn answers(&self) {

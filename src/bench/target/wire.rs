@@ -60,7 +60,9 @@ pub(super) async fn ask_store(worker: Rc<Worker>, store: Store, slot: usize, arr
     let outcome = answer.map_or_else(
         |error| match error {
             StoreError::Timeout(_) => Outcome::Timeout,
-            StoreError::Unavailable(_) => Outcome::Error(Cause::ConnectionLost),
+            StoreError::Unavailable(_) | StoreError::Loading(_) => {
+                Outcome::Error(Cause::ConnectionLost)
+            }
             StoreError::Full(_) | StoreError::Refused(_) | StoreError::Setup(_) => {
                 Outcome::Error(Cause::Refused)
             }

@@ -63,6 +63,9 @@ impl Dragonfly {
                     error.details()
                 )))
             }
+            Ok(Err(error)) if error.details().starts_with(LOADING) => {
+                Err(StoreError::Loading(error.details().to_owned()))
+            }
             Ok(Err(error)) => Err(StoreError::Unavailable(format!(
                 "{url}: {}",
                 error.details()
@@ -381,6 +384,7 @@ impl Dragonfly {
             | ErrorKind::Cluster
             | ErrorKind::Sentinel => StoreError::Unavailable(details),
             ErrorKind::Auth => StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}")),
+            _ if details.starts_with(LOADING) => StoreError::Loading(details),
             _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
                 StoreError::Unavailable(details)
             }
@@ -467,11 +471,11 @@ async fn flushed_by(
     Ok(answers)
 }
 
-/// How the messages begin that mean "not now": the store's own while it reads its data, elects another master or
-/// moves slots, and those of fred for commands that the loss of the connection caught on their way, which have no
+/// How the message begins of a store that reads its data.
+const LOADING: &str = "LOADING";
+/// How the messages begin that mean "not now": the store's own while it elects another master or moves slots, and those of fred for commands that the loss of the connection caught on their way, which have no
 /// kind of their own.
-const UNAVAILABLE: [&str; 9] = [
-    "LOADING",
+const UNAVAILABLE: [&str; 8] = [
     "CLUSTERDOWN",
     "MASTERDOWN",
     "READONLY",
