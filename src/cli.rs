@@ -449,7 +449,7 @@ pub struct BenchArgs {
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub self_test: bool,
 
-    /// Take one part of the schedule, of as many generators: 0/4 to 3/4; all other flags as for the whole
+    /// Take one part of the schedule, of as many generators: 0/4 to 3/4; rates are those of the whole
     #[arg(
         long,
         env = "KVPOC_SHARD",

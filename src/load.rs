@@ -100,6 +100,21 @@ impl FromStr for Stages {
     }
 }
 
+impl fmt::Display for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, stage) in self.0.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            write!(f, "{comma}{}", stage.from.per_second())?;
+            if stage.to != stage.from {
+                write!(f, "..{}", stage.to.per_second())?;
+            }
+            let duration = humantime::format_duration(stage.duration).to_string();
+            write!(f, ":{}", duration.replace(' ', ""))?;
+        }
+        Ok(())
+    }
+}
+
 fn parse_stage(text: &str) -> Result<Stage, UnitError> {
     let Some((rates, duration)) = text.split_once(':') else {
         return refuse(format!(
@@ -497,6 +512,9 @@ mod tests {
         }
         for text in ["uniform", "zipf:0.99", "hot:0.01/0.9", "sequential"] {
             assert_eq!(text.parse::<KeysDist>().expect(text).to_string(), text);
+        }
+        for text in ["5000:30s", "0.5:1m5s,5000..20000:10s500ms"] {
+            assert_eq!(text.parse::<Stages>().expect(text).to_string(), text);
         }
         for text in ["0/1", "3/8"] {
             assert_eq!(text.parse::<Shard>().expect(text).to_string(), text);

@@ -64,6 +64,14 @@ impl Progress {
         }
     }
 
+    /// Counts the seconds from now on.
+    pub fn restart(&mut self) {
+        self.bar.reset_elapsed();
+        if let Some(plain) = &mut self.plain {
+            plain.started = Instant::now();
+        }
+    }
+
     /// Moves to `done`; `words` gives what else is worth seeing, and is asked only when it is shown.
     pub fn update(&mut self, done: u64, words: impl FnOnce() -> String) {
         self.bar.set_position(done);

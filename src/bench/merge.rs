@@ -16,7 +16,7 @@ use super::report::{Conditions, Evidence, Generator, Reconciliation, Results};
 use super::results::results;
 use super::verdict::Verdict;
 use super::watch::Series;
-use crate::config::BenchConfig;
+use crate::config::{BenchConfig, Target};
 use crate::load::Shard;
 
 /// The rate of each moment is the sum of what the shards ask for then; half a second is what clocks that are kept
@@ -26,7 +26,8 @@ const MAX_START_SPREAD_MS: u64 = 500;
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What has to be the same for all shards.
-const SAME: [&str; 14] = [
+const SAME: [&str; 15] = [
+    "stages",
     "version",
     "commit",
     "duration_s",
@@ -99,8 +100,12 @@ fn merge(mut parts: Vec<Part>) -> anyhow::Result<Results> {
     let mut whole = rest.next().context("no result to merge")?;
     let (first_ms, mut last_ms) = (whole.evidence.started_at_ms, whole.evidence.started_at_ms);
     let mut targets = BTreeSet::from([whole.conditions.target.clone()]);
+    let on_store = |part: &Part| part.conditions.target == Target::Store.to_string();
     for part in rest {
         check_same(&whole, &part)?;
+        if on_store(&whole) != on_store(&part) {
+            bail!("one generator drove the store itself, and another one a server");
+        }
         last_ms = last_ms.max(part.evidence.started_at_ms);
         targets.insert(part.conditions.target.clone());
         absorb(&mut whole, part);
@@ -154,8 +159,9 @@ fn absorb(whole: &mut Part, part: Part) {
     whole.generator.cpu_s += part.generator.cpu_s;
     whole.generator.cores_used += part.generator.cores_used;
     whole.generator.busy_share = whole.generator.busy_share.max(part.generator.busy_share);
-    whole.conditions.connections += part.conditions.connections;
-    whole.conditions.threads += part.conditions.threads;
+    let (ours, theirs) = (&mut whole.conditions, &part.conditions);
+    ours.connections = ours.connections.saturating_add(theirs.connections);
+    ours.threads = ours.threads.saturating_add(theirs.threads);
     // Each looked at the counters of the same store over the same time, and saw what all did.
     whole.reconciliation =
         whole
@@ -175,6 +181,9 @@ fn absorb(whole: &mut Part, part: Part) {
 fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
     let mut found = BTreeSet::new();
     for part in parts {
+        if part.conditions.generators != 1 {
+            bail!("one result is merged already: merge all shards at once");
+        }
         let text = &part.conditions.shard;
         let shard: Shard = text
             .parse()
@@ -228,7 +237,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "version": "1", "commit": "c", "cpu_count": 2, "target": "http://t", "shard": shard.to_string(),
             "generators": 1, "started_at": "2026-11-24T12:00:00Z", "duration_s": 1.0, "warmup_s": 0.5,
-            "arrivals": "constant", "preset": "session", "workload": "batch", "keys_dist": "uniform",
+            "stages": "1000:1s", "arrivals": "constant", "preset": "session", "workload": "batch", "keys_dist": "uniform",
             "verify": 0.01, "keys": 10, "keys_per_request": 15, "connections": 4, "threads": 1, "tick_us": 100,
             "timeout_s": 5.0, "seed": 1
         }))
@@ -349,6 +358,15 @@ mod tests {
             (|parts| parts[1].conditions.shard = "0/3".into(), "twice"),
             (|parts| parts[1].conditions.shard = "3/3".into(), "from 0"),
             (|parts| parts[2].conditions.seed = 2, "seed is 1"),
+            (
+                |parts| parts[2].conditions.stages = "5:1s".into(),
+                "stages is",
+            ),
+            (
+                |parts| parts[2].conditions.target = "store".into(),
+                "the store itself",
+            ),
+            (|parts| parts[2].conditions.generators = 3, "merged already"),
             (|parts| parts[2].evidence.objectives.max_miss = 0.5, "--slo"),
             (Vec::clear, "no result"),
         ] {

@@ -44,6 +44,7 @@ use results::Background;
 use run::Load;
 use schedule::Schedule;
 use target::Way;
+use verdict::Verdict;
 use watch::{Series, Watch};
 use workload::{Chooser, Workload};
 
@@ -72,10 +73,15 @@ pub async fn run(config: BenchConfig, stop: CancellationToken) -> anyhow::Result
 
 async fn once(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Result<u8> {
     let publication = Publication::prepare(config)?;
-    let bench = Bench::prepare(config).await?;
+    let mut bench = Bench::prepare(config).await?;
     bench.announce();
     if let Some(start_at) = config.start_at {
-        wait_for(start_at, stop).await?;
+        if !wait_for(start_at, stop).await {
+            output::say("interrupted before the start");
+            return Ok(Verdict::Invalid.exit_code());
+        }
+        // The store's counters as they are now.
+        bench = Bench::prepare(config).await?;
     }
     let (results, series) = bench.measure(&config.stages, stop).await?;
     publication.publish(&results, &series)
@@ -115,7 +121,8 @@ impl Publication {
 }
 
 /// Waits until it is time to connect: not long before the start, as a server does not keep idle connections.
-async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Whether that time came.
+async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> bool {
     let left = start_at
         .duration_since(SystemTime::now())
         .unwrap_or_default();
@@ -125,8 +132,8 @@ async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> anyhow::Res
         left.as_secs()
     ));
     tokio::select! {
-        () = tokio::time::sleep(left.saturating_sub(CONNECT_BEFORE)) => Ok(()),
-        () = stop.cancelled() => anyhow::bail!("interrupted before the start"),
+        () = tokio::time::sleep(left.saturating_sub(CONNECT_BEFORE)) => true,
+        () = stop.cancelled() => false,
     }
 }
 

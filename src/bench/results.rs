@@ -61,6 +61,7 @@ impl Background {
             started_at: String::new(),
             duration_s: stages.duration().as_secs_f64(),
             warmup_s: config.warmup.as_secs_f64(),
+            stages: stages.to_string(),
             arrivals: config.arrivals.to_string(),
             preset: config.preset.name.into(),
             workload: config.preset.mix.to_string(),
@@ -145,14 +146,20 @@ impl Background {
         let keys = all.warmup.reads() + all.measured.reads();
         let commands = all.warmup.commands + all.measured.commands;
         let seconds = self.conditions.warmup_s + self.conditions.duration_s;
-        Some(Reconciliation::of(
+        let books = Reconciliation::of(
             (keys, counted(self.info.key_reads, after.key_reads)?),
             (
                 commands,
                 counted(self.info.commands_processed, after.commands_processed)?,
             ),
             seconds,
-        ))
+        );
+        // One of several generators cannot know what the others asked for; `merge` does.
+        let alone = self.config.shard.count == 1;
+        Some(Reconciliation {
+            notable: books.notable && alone,
+            ..books
+        })
     }
 }
 

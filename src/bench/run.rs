@@ -18,7 +18,7 @@ use crate::config::BenchConfig;
 use crate::process::cpu_time;
 
 /// Between the last connection and the first arrival, so that every thread is waiting when it comes.
-const START_AFTER: Duration = Duration::from_millis(20);
+pub(super) const START_AFTER: Duration = Duration::from_millis(20);
 /// Intervals that may wait to be added up, for each thread.
 const INTERVALS: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,6 +55,8 @@ pub(super) struct Totals {
 
 /// Whoever wants to see the run while it goes on.
 pub(super) trait Watcher {
+    /// The schedule begins.
+    fn begins(&mut self) {}
     /// A second has passed: what came in during it, and all so far.
     fn second(&mut self, second: &Interval, all: &Interval);
 }
@@ -75,7 +77,6 @@ pub(super) async fn drive(
     watcher: &mut dyn Watcher,
 ) -> anyhow::Result<Totals> {
     let threads = config.threads as u64;
-    let (cpu, ticks, began) = (cpu_time(), CpuTicks::now(), Instant::now());
     let (intervals, mut received) = mpsc::channel(INTERVALS * config.threads);
     let mut running = Vec::new();
     for number in 0..threads {
@@ -102,6 +103,8 @@ pub(super) async fn drive(
         // The seconds that are shown are those of the schedule.
         tokio::time::sleep(wait.saturating_sub(START_AFTER)).await;
     }
+    let (cpu, ticks, began) = (cpu_time(), CpuTicks::now(), Instant::now());
+    watcher.begins();
     let schedule = &load.schedule;
     let mut all = Interval::new(schedule.measured_until_ns());
     let mut last = add_up(&mut all, &mut received, watcher).await;

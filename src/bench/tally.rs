@@ -172,7 +172,7 @@ impl Ledger {
 }
 
 /// Everything that is known about a set of arrivals. Times are microseconds. As JSON it is whole: each histogram
-/// stands there as `HdrHistogram`'s logs have it.
+/// stands there with all its buckets.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// Counts.
@@ -324,7 +324,16 @@ impl Tally {
         let keys = [self.hits, self.misses, self.written, self.commands];
         let reasons = self.causes.values().chain(self.unsent.values());
         let all = counts.iter().chain(&keys).chain(reasons);
-        all.copied().all(|count| count <= MOST) && self.written <= self.hits
+        let histograms = [
+            &self.latency_us,
+            &self.lag_us,
+            &self.wait_us,
+            &self.service_us,
+            &self.overrun_us,
+        ];
+        all.copied().all(|count| count <= MOST)
+            && histograms.iter().all(|histogram| histogram.len() <= MOST)
+            && self.written <= self.hits
     }
 
     /// The ledger balances, and every arrival has its latency.
@@ -347,20 +356,33 @@ fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64) {
         .expect("growing histograms take any value");
 }
 
-/// A histogram as text: `HdrHistogram`'s V2 form, deflated, in base64, as its interval logs have it.
+/// A histogram as text: `HdrHistogram`'s V2 form in base64. Not deflated, so that what is read says how much memory
+/// it will take.
 mod packed {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use hdrhistogram::Histogram;
-    use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+    use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer as From, Serializer as Into};
 
     use super::histogram;
 
+    /// Bytes before the counts: cookie, length of the counts, and what the histogram is made for.
+    const HEADER_BYTES: usize = 40;
+    /// The cookie, with the word size that Java's implementation knows.
+    const V2_COOKIE: u32 = 0x1c84_9303 | 0x10;
+
+    /// The length in the header is what the reader makes room for, unseen.
+    fn is_whole(bytes: &[u8]) -> bool {
+        let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        word(0) == Some(V2_COOKIE)
+            && word(4).is_some_and(|length| length as usize + HEADER_BYTES == bytes.len())
+    }
+
     pub(super) fn serialize<S: Into>(value: &Histogram<u64>, into: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
+        V2Serializer::new()
             .serialize(value, &mut bytes)
             .expect("writing to memory cannot fail");
         into.serialize_str(&STANDARD.encode(bytes))
@@ -369,6 +391,11 @@ mod packed {
     pub(super) fn deserialize<'a, D: From<'a>>(from: D) -> Result<Histogram<u64>, D::Error> {
         let text = String::deserialize(from)?;
         let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
+        if !is_whole(&bytes) {
+            return Err(D::Error::custom(
+                "a histogram is not of the V2 form, or not whole",
+            ));
+        }
         let found: Histogram<u64> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .map_err(|error| D::Error::custom(format!("a histogram is broken: {error:?}")))?;

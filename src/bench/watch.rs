@@ -113,6 +113,11 @@ impl Watch {
 }
 
 impl Watcher for Watch {
+    fn begins(&mut self) {
+        self.progress.restart();
+        (self.cpu, self.started) = (cpu_time(), SystemTime::now());
+    }
+
     fn second(&mut self, second: &Interval, all: &Interval) {
         let mut both = second.warmup.clone();
         both.add(&second.measured);

@@ -56,7 +56,8 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 16] = [
+const CONDITIONS: [&str; 17] = [
+    "stages",
     "shard",
     "generators",
     "keys_dist",

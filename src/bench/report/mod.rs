@@ -272,6 +272,8 @@ pub struct Conditions {
     pub duration_s: f64,
     /// Part before it.
     pub warmup_s: f64,
+    /// The rates of the whole schedule, each with how long it held.
+    pub stages: String,
     /// How arrivals were spread.
     pub arrivals: String,
     /// Workload and choice of keys started from this one.

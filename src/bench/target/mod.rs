@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::http::Response;
 use super::pacer::Pacer;
 use super::queue::{Arrival, Offer, Queue};
+use super::run::START_AFTER;
 use super::schedule::{Phase, Schedule, Thread};
 use super::tally::{Cause, Outcome, Tally, Unsent};
 use super::workload::Workload;
@@ -116,6 +117,8 @@ pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
         };
         let worker = Rc::new(Worker::new(share, start));
         worker.begin(connected);
+        // Waiting for a start that is seconds away is no time in which the thread was not busy.
+        tokio::time::sleep(before(start).saturating_sub(START_AFTER)).await;
         let (busy, began) = (busy_time(), Instant::now());
         let end_ns = worker.drive(&lines.intervals, &lines.stop).await?;
         let busy = busy_time().saturating_sub(busy);
@@ -142,6 +145,10 @@ impl Rest {
             busy_share: 0.0,
         }
     }
+}
+
+fn before(start: Instant) -> Duration {
+    start.saturating_duration_since(Instant::now())
 }
 
 /// CPU time of this thread, and the time that it was ready to run and waited for a core.
@@ -255,8 +262,7 @@ impl Worker {
         let pacer = Pacer::new()?;
         let mut report_ns = INTERVAL_NS;
         // A start that is still to come is waited for like any arrival.
-        let before_start = self.start.saturating_duration_since(Instant::now());
-        pacer.sleep(before_start).await?;
+        pacer.sleep(before(self.start)).await?;
         while !stop.is_cancelled() {
             let Some(due_ns) = self.take_up_due() else {
                 // All of it was followed, to the end of its last gap.
