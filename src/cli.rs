@@ -33,7 +33,7 @@ Exit codes:
   130  interrupted; for bench: 3, INVALID";
 
 const STORE_HELP: &str = "\
-The store: redis://[[user:]password@]host[:port][/db], redis-cluster://HOST,HOST, \
+The store: redis://[[user][:password]@]host[:port][/db], redis-cluster://HOST,HOST, \
 redis-sentinel://HOST,HOST/SERVICE, rediss… for TLS, unix:PATH or embedded:DIR";
 
 /// Proves, honestly, that an HTTP service over Dragonfly holds its load.

@@ -141,7 +141,8 @@ fn servers(text: &str) -> Result<(Servers, Login), ConfigError> {
     let (topology, database) = match (topology, path.split_once('/')) {
         (Topology::Sentinel { .. }, path_parts) => {
             let (service, database) = path_parts.unwrap_or((path, ""));
-            if service.is_empty() {
+            // An @ is the end of a password with a slash in it.
+            if service.is_empty() || service.contains('@') {
                 return Err(refused("name the service after the hosts: …/mymaster"));
             }
             let service = service.to_owned();
@@ -392,6 +393,7 @@ mod tests {
             "redis://u:secret@h/x",
             "redis://u:secret@h:x",
             "redis://u:secret/secret@h",
+            "redis-sentinel://u:12/secret@h",
             "rediss-cluster://u:secret@h,",
             "what://u:secret@h",
             "u:secret@h",

@@ -70,16 +70,18 @@ impl Login {
             return Err(setting(name, "(not shown)", mend));
         }
         let given = given.map(|(text, _)| Secret(text));
+        // In a URL it may be a password that lacks its colon.
+        let shown = user.clone().unwrap_or_else(|| "…".into());
         let login = Self {
             user: self.user.or(user),
             password: self.password.or(given),
         };
-        if let (Some(user), None) = (&login.user, &login.password) {
+        if login.user.is_some() && login.password.is_none() {
             let mend = format!(
-                "a user needs a password: set {variable}, or give {}",
+                "a user needs a password, as in redis://user:password@host: set {variable}, or give {}",
                 flags[1]
             );
-            return Err(setting(flags[0], user, &mend));
+            return Err(setting(flags[0], &shown, &mend));
         }
         Ok(login)
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Login;
-use super::{ConfigError, StoreUrl, setting};
+use super::{ConfigError, StoreUrl, Topology, setting};
 use crate::cli::{Fetch, StoreArgs};
 
 /// How to reach the store.
@@ -48,6 +48,7 @@ pub(super) fn store(
         args.store_password_file.as_deref(),
         ["--store-user", "--store-password-file"],
     )?;
+    let sentinels_asked = args.sentinel_user.is_some() || args.sentinel_password_file.is_some();
     let sentinel_login = Login::default().completed(
         args.sentinel_user,
         "KVPOC_SENTINEL_PASSWORD",
@@ -65,6 +66,10 @@ pub(super) fn store(
             }
         },
     };
+    if sentinels_asked && !is_behind_sentinels(&url) {
+        let mend = "the store's URL names no sentinels; write redis-sentinel://HOST,HOST/SERVICE";
+        return Err(setting("--sentinel-…", "given", mend));
+    }
     if tls != TlsFiles::default() && !is_encrypted(&url) {
         let mend = "the store's URL asks for no TLS; write rediss instead of redis in it";
         return Err(setting("--store-tls-…", "given", mend));
@@ -82,6 +87,10 @@ pub(super) fn store(
         tls,
         timeout,
     })
+}
+
+fn is_behind_sentinels(url: &StoreUrl) -> bool {
+    matches!(url, StoreUrl::Tcp(servers) if matches!(servers.topology, Topology::Sentinel { .. }))
 }
 
 fn is_encrypted(url: &StoreUrl) -> bool {

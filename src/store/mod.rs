@@ -163,7 +163,8 @@ pub struct Measure {
     pub left: TimeToLive,
 }
 
-/// One page of a scan. A page may be empty although more follow, and a key may come twice.
+/// One page of a scan. A page may be empty although more follow, and a key may come twice; while masters of a cluster
+/// change, keys may be left out.
 #[derive(Debug, Default)]
 pub struct Page {
     /// The keys.
@@ -344,7 +345,7 @@ impl Store {
         }
     }
 
-    /// Whether a command would be sent now, rather than refused at once.
+    /// Whether the connection stands; of a cluster, those to all its masters.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         match &self.0 {
@@ -364,7 +365,7 @@ impl Store {
         }
     }
 
-    /// Removes keys by one command; how many of them were there.
+    /// Removes keys, by one command but in a cluster; how many of them were there.
     pub async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.delete(keys).await,

@@ -26,6 +26,16 @@ fn every_flag_refuses_bad_input_in_one_clear_line() {
             "--store-password-file",
         ),
         ("seed --store-tls-ca x", "rediss"),
+        ("seed --store redis://hidden@h", "user:password"),
+        (
+            "seed --sentinel-user x --store redis://h",
+            "needs a password",
+        ),
+        (
+            "seed --sentinel-password-file Cargo.toml --store redis://h",
+            "redis-sentinel",
+        ),
+        ("seed --store redis-sentinel://u:1/p@h", "/mymaster"),
         ("seed --store rediss://h --store-tls-key x", "both"),
         ("seed --json=perhaps", "--json"),
         ("serve --port 70000", "--port"),

@@ -23,48 +23,66 @@ use super::{Dragonfly, KeyCommand, command, info, into_bytes};
 /// How often one command may be sent on. Slots move one at a time, so the second is rare.
 const MAX_REDIRECTIONS: usize = 3;
 
+/// The answers to commands, each of which goes to the node of its key, in their order.
+pub(super) async fn each(client: &Client, commands: &[KeyCommand]) -> Vec<Result<Value, Error>> {
+    let sent = commands.iter().cloned();
+    let mut answers = join_all(sent.map(|command| command.give_to(client))).await;
+    if answers.iter().any(is_elsewhere) {
+        follow(client, commands, &mut answers).await;
+    }
+    answers
+}
+
 /// Whether a command was not executed, because its key is with another node. fred, allowed no redirection, does
-/// not say which.
-pub(super) fn is_elsewhere(error: &Error) -> bool {
-    *error.kind() == ErrorKind::Routing && error.details().starts_with("Too many redirections")
+/// not say which; and of a node with an IPv6 address it cannot read it.
+fn is_elsewhere(answer: &Result<Value, Error>) -> bool {
+    answer.as_ref().is_err_and(|error| {
+        let details = error.details();
+        details.starts_with("Too many redirections") || is_unreadable(error)
+    })
 }
 
-pub(super) fn was_elsewhere(answer: &Result<Value, Error>) -> bool {
-    answer.as_ref().is_err_and(is_elsewhere)
+fn is_unreadable(error: &Error) -> bool {
+    error.details().starts_with("Invalid cluster redirection")
 }
 
-/// The answers to commands of which one or more were elsewhere. All are sent again, each by itself.
-pub(super) async fn follow(client: &Client, commands: &[KeyCommand]) -> Vec<Result<Value, Error>> {
-    let again = commands.iter().cloned();
-    let mut answers: Vec<Result<Value, Error>> =
-        join_all(again.map(|again| again.give_to(client))).await;
+/// Sends the commands again that were elsewhere: after MOVED the routing table is new.
+async fn follow(client: &Client, commands: &[KeyCommand], answers: &mut [Result<Value, Error>]) {
+    let unreadable = |answer: &Result<Value, Error>| answer.as_ref().is_err_and(is_unreadable);
+    if answers.iter().any(unreadable) {
+        // Then fred has not read the table anew.
+        let _ = client.sync_cluster().await;
+    }
+    let mut under_way = HashMap::new();
     for _ in 0..MAX_REDIRECTIONS {
-        if !answers.iter().any(was_elsewhere) {
-            break;
-        }
-        let under_way = slots_under_way(client).await;
         let asked = answers
             .iter_mut()
             .zip(commands)
             .map(async |(answer, asked)| {
-                if !was_elsewhere(answer) {
+                if !is_elsewhere(answer) {
                     return;
                 }
                 let slot = fred::util::redis_keyslot(asked.key());
                 *answer = match under_way.get(&slot) {
                     Some(node) => ask_there(client, node, asked.clone()).await,
-                    // It has arrived meanwhile.
                     None => asked.clone().give_to(client).await,
                 };
             });
         join_all(asked).await;
+        if !answers.iter().any(is_elsewhere) {
+            return;
+        }
+        under_way = slots_under_way(client).await;
     }
-    answers
 }
 
 /// ASKING holds for the next command of its connection alone; fred writes a pipeline in one go.
 async fn ask_there(client: &Client, node: &Server, asked: KeyCommand) -> Result<Value, Error> {
-    // A node without slots of its own has no connection, and fred would make all of them anew for it.
+    // A node without slots of its own has no connection, and fred would make all of them anew for it. One that has
+    // got its first slot just now is known when the table is read again.
+    if !primaries(client).contains(node) {
+        client.sync_cluster().await?;
+    }
     if !primaries(client).contains(node) {
         let message = "the key is moving to a node that has no other slots yet";
         return Err(Error::new(ErrorKind::Cluster, message));
@@ -90,15 +108,17 @@ async fn slots_under_way(client: &Client) -> HashMap<u16, Server> {
     join_all(tables).await.into_iter().flatten().collect()
 }
 
-/// Reads CLUSTER NODES: a line a node, `id host:port@bus flags …`, and behind the slots of the node that answers
-/// `[slot->-id]` for each that it gives away. <https://redis.io/docs/latest/commands/cluster-nodes/>
+/// Reads CLUSTER NODES: a line a node, `id host:port@bus[,name] flags …`, and behind the slots of the node that answers
+/// `[slot->-id]` for each that it gives away. A name stands in for the address, as in fred's table. <https://redis.io/docs/latest/commands/cluster-nodes/>
 fn moving(table: &str) -> Vec<(u16, Server)> {
     let lines = || table.lines().map(|line| line.split(' '));
     let place_of = |id: &str| {
         let address = lines()
             .find_map(|mut fields| (fields.next() == Some(id)).then(|| fields.next()).flatten())?;
-        let (host, port) = address.split('@').next()?.rsplit_once(':')?;
-        Some(Server::new(host, port.parse().ok()?))
+        let (address, rest) = address.split_once('@')?;
+        let (host, port) = address.rsplit_once(':')?;
+        let name = rest.split(',').nth(1).filter(|name| !name.is_empty());
+        Some(Server::new(name.unwrap_or(host), port.parse().ok()?))
     };
     let marks = lines().flatten().filter_map(|field| {
         let (slot, id) = field
@@ -194,7 +214,8 @@ impl Dragonfly {
         if !self.is_cluster {
             return Ok(vec![None]);
         }
-        let masters = primaries(self.ready()?);
+        // Not by `ready`, which lets only one of several questions through to a store that is frozen.
+        let masters = primaries(&self.client);
         if masters.is_empty() {
             let message = "no node of the cluster is known";
             return Err(StoreError::Unavailable(message.into()));
@@ -228,9 +249,11 @@ mod tests {
     fn slots_that_a_node_gives_away_are_found_with_their_new_place() {
         let table = "\
             aa 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460 [77->-bb] [78-<-bb] [79->-gone]\n\
-            bb 10.0.0.2:7002@17002,name master - 0 1 2 connected 5461-10922\n\
+            bb 10.0.0.2:7002@17002,,tls-port=0 master - 0 1 2 connected 5461-10922\n\
             cc ::1:7003@17003 slave aa 0 1 3 connected\n";
         assert_eq!(moving(table), [(77, Server::new("10.0.0.2", 7002))]);
+        let named = table.replace(",,tls", ",b.example.com,tls");
+        assert_eq!(moving(&named), [(77, Server::new("b.example.com", 7002))]);
         assert!(moving("").is_empty());
         assert!(moving("aa 127.0.0.1:7001@17001 myself [x->-aa] [5->-aa").is_empty());
     }

@@ -1,7 +1,7 @@
 //! From a configuration to a client that is not connected yet.
 //!
 //! Enters: a [`StoreConfig`]. Leaves: a fred client, or what is wrong with a certificate. Must not contact anything,
-//! nor let fred wait, queue or repeat without end.
+//! nor let fred wait or repeat without end; how much it may queue is for `health` to bound.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -16,14 +16,14 @@ use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use fred::types::Builder;
 use fred::types::config::{
-    ClusterDiscoveryPolicy, Config, ReconnectPolicy, Server, ServerConfig, TlsConfig, TlsConnector,
-    TlsHostMapping,
+    ClusterDiscoveryPolicy, Config, HostMapping, ReconnectError, ReconnectPolicy, Server,
+    ServerConfig, TlsConfig, TlsConnector, TlsHostMapping,
 };
 
 use super::super::StoreError;
 use crate::config::{Login, Node, Secret, Servers, StoreConfig, StoreUrl, TlsFiles, Topology};
 
-/// First and longest wait between two attempts to reconnect; fred adds jitter of up to 50 ms. Short, so
+/// First and longest wait between two attempts to reconnect; fred adds jitter of up to 100 ms. Short, so
 /// that a store which returns is used again within a second.
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 500;
@@ -67,12 +67,22 @@ pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {
             connection.max_command_attempts = 1;
             // `cluster` follows them, and says why.
             connection.max_redirections = 0;
+            // Else nothing of it is kept from a master that was made a replica, and keeps its connections.
+            connection.reconnect_errors = if is_sentinel(&config.url) {
+                vec![ReconnectError::ReadOnly]
+            } else {
+                Vec::new()
+            };
             connection.tcp.nodelay = Some(true);
             connection.tcp.user_timeout = Some(timeout(config) * TIMEOUTS_UNTIL_GONE);
         });
     builder
         .build()
         .map_err(|error| StoreError::Setup(error.details().to_owned()))
+}
+
+fn is_sentinel(url: &StoreUrl) -> bool {
+    matches!(url, StoreUrl::Tcp(servers) if matches!(servers.topology, Topology::Sentinel { .. }))
 }
 
 fn fred_config(config: &StoreConfig) -> Result<Config, StoreError> {
@@ -124,12 +134,22 @@ fn revealed(secret: Option<&Secret>) -> Option<String> {
     secret.map(|secret| secret.reveal().to_owned())
 }
 
-/// A cluster tells of its nodes by address. Whoever names one by name has certificates for names.
+/// A cluster tells of its nodes by address. Whoever names one by name has certificates for names: then each is checked
+/// against the first name given. fred's own mapping takes what it connected to last, which is an address soon.
 fn host_mapping(nodes: &[Node]) -> TlsHostMapping {
-    if nodes.iter().all(|node| node.host.parse::<IpAddr>().is_ok()) {
-        TlsHostMapping::None
-    } else {
-        TlsHostMapping::DefaultHost
+    let is_name = |node: &&Node| node.host.parse::<IpAddr>().is_err();
+    let named = nodes.iter().find(is_name);
+    named.map_or(TlsHostMapping::None, |node| {
+        TlsHostMapping::Custom(Arc::new(FirstName(node.host.clone())))
+    })
+}
+
+#[derive(Debug)]
+struct FirstName(String);
+
+impl HostMapping for FirstName {
+    fn map(&self, _: &IpAddr, _: &str) -> Option<String> {
+        Some(self.0.clone())
     }
 }
 

@@ -23,7 +23,7 @@ use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::{
     ClientState, ClusterHash, CustomCommand, Expiration, FromValue, SetOptions, Value,
 };
-use futures_util::future::{join, try_join_all};
+use futures_util::future::join;
 
 use super::deadline::Deadline;
 use super::{Batch, Description, Measure, StoreError, TimeToLive};
@@ -52,7 +52,8 @@ impl Dragonfly {
         };
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
             Ok(Ok(_)) => Ok(store),
-            Ok(Err(error)) if *error.kind() == ErrorKind::Auth => Err(StoreError::Setup(format!(
+            // Behind a sentinel only the text tells.
+            Ok(Err(error)) if is_about_the_password(&error) => Err(StoreError::Setup(format!(
                 "{url} refused the user or password: {}; {PASSWORD_COMES_FROM}",
                 error.details()
             ))),
@@ -62,6 +63,9 @@ impl Dragonfly {
                     "{url}: no TLS with it: {}; see --store-tls-ca, --store-tls-cert",
                     error.details()
                 )))
+            }
+            Ok(Err(error)) if *error.kind() == ErrorKind::Config => {
+                Err(StoreError::Setup(format!("{url}: {}", error.details())))
             }
             Ok(Err(error)) if error.details().starts_with(LOADING) => {
                 Err(StoreError::Loading(error.details().to_owned()))
@@ -135,6 +139,7 @@ impl Dragonfly {
             .map(|answer| match answer {
                 // A key of another kind is a miss, as it is to MGET.
                 Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Null),
+                Ok(Value::Array(mut values)) => Ok(values.pop().unwrap_or(Value::Null)),
                 answer => answer.map_err(|error| self.error(&error)),
             })
             .collect()
@@ -246,12 +251,12 @@ impl Dragonfly {
         if !self.is_cluster {
             return self.done(pin!(self.ready()?.del(keys))).await;
         }
-        // One by one, as what is sent again with others would not be counted.
-        let each = keys
-            .into_iter()
-            .map(|key| self.one(KeyCommand::Delete(key)));
-        let deleted: Vec<u64> = try_join_all(each).await?;
-        Ok(deleted.into_iter().sum())
+        let deletions = keys.into_iter().map(KeyCommand::Delete).collect();
+        let answers = self.each(deletions).await?;
+        answers.into_iter().try_fold(0, |deleted, answer| {
+            let answer = answer.map_err(|error| self.error(&error))?;
+            Ok(deleted + answer.as_u64().unwrap_or_default())
+        })
     }
 
     pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
@@ -302,7 +307,9 @@ impl Dragonfly {
         name: &'static str,
         word: &'static str,
     ) -> Result<R, StoreError> {
-        let command = CustomCommand::new_static(name, ClusterHash::Offset(1), false);
+        // Of the policies that name an argument, fred knows only the first one for a custom command.
+        let slot = ClusterHash::Custom(fred::util::redis_keyslot(key));
+        let command = CustomCommand::new_static(name, slot, false);
         let arguments = vec![Bytes::from_static(word.as_bytes()), key.clone()];
         self.done(pin!(self.ready()?.custom(command, arguments)))
             .await
@@ -328,6 +335,9 @@ impl Dragonfly {
         let client = self.ready()?;
         // In a box, as it is large and would make everything so that it is a part of.
         let mut answers = Box::pin(async {
+            if self.is_cluster {
+                return Ok(cluster::each(client, &commands).await);
+            }
             let Some((last, others)) = commands.split_last() else {
                 return Ok(Vec::new());
             };
@@ -335,15 +345,7 @@ impl Dragonfly {
             for command in others {
                 command.clone().give_to(&pipeline).await?;
             }
-            let answers = flushed_by((&pipeline, others.len()), last.clone().give_to(client)).await;
-            let elsewhere = match &answers {
-                Err(error) => cluster::is_elsewhere(error),
-                Ok(answers) => answers.iter().any(cluster::was_elsewhere),
-            };
-            if self.is_cluster && elsewhere {
-                return Ok(Box::pin(cluster::follow(client, &commands)).await);
-            }
-            answers
+            flushed_by((&pipeline, others.len()), last.clone().give_to(client)).await
         });
         self.done(answers.as_mut()).await
     }
@@ -376,6 +378,9 @@ impl Dragonfly {
     fn error(&self, error: &Error) -> StoreError {
         let details = error.details().to_owned();
         match error.kind() {
+            _ if !self.is_cluster && is_of_a_cluster(&details) => StoreError::Refused(format!(
+                "{details}; it is a node of a cluster: write redis-cluster instead of redis in the URL"
+            )),
             ErrorKind::Timeout => StoreError::Timeout(self.deadline.timeout()),
             ErrorKind::IO
             | ErrorKind::Canceled
@@ -402,6 +407,7 @@ impl Dragonfly {
 /// As fred's own commands, not as custom ones: after each of those it flushes the socket, even in a pipeline.
 #[derive(Clone)]
 enum KeyCommand {
+    /// Answered by an array of one.
     Get(Bytes),
     Set(Set),
     Delete(Bytes),
@@ -433,7 +439,9 @@ impl KeyCommand {
     /// The answer, or, of a pipeline, that it is queued.
     async fn give_to(self, client: &impl KeysInterface) -> Result<Value, Error> {
         match self {
-            Self::Get(key) => client.get(key).await,
+            // In a cluster fred takes a value that begins with `MOVED` or `ASK` for a redirection, unless it
+            // stands in an array.
+            Self::Get(key) => client.mget(key).await,
             Self::Delete(key) => client.del(key).await,
             Self::TimeToLive(key) => client.pttl(key).await,
             Self::Length(key) => client.strlen(key).await,
@@ -475,7 +483,10 @@ async fn flushed_by(
 const LOADING: &str = "LOADING";
 /// How the messages begin that mean "not now": the store's own while it elects another master or moves slots, and those of fred for commands that the loss of the connection caught on their way, which have no
 /// kind of their own.
-const UNAVAILABLE: [&str; 8] = [
+const UNAVAILABLE: [&str; 11] = [
+    "NOREPLICAS",
+    "BUSY ",
+    "channel closed",
     "CLUSTERDOWN",
     "MASTERDOWN",
     "READONLY",
@@ -485,6 +496,19 @@ const UNAVAILABLE: [&str; 8] = [
     "Too many failed",
     "Client is not",
 ];
+
+fn is_about_the_password(error: &Error) -> bool {
+    let details = error.details();
+    *error.kind() == ErrorKind::Auth
+        || details.starts_with("WRONGPASS")
+        || details.starts_with("NOAUTH")
+}
+
+fn is_of_a_cluster(details: &str) -> bool {
+    ["MOVED ", "ASK ", "CROSSSLOT"]
+        .iter()
+        .any(|start| details.starts_with(start))
+}
 
 const PASSWORD_COMES_FROM: &str =
     "a password is taken from the URL, KVPOC_STORE_PASSWORD or --store-password-file";
