@@ -23,7 +23,15 @@ use super::{Dragonfly, KeyCommand, command, info, into_bytes};
 /// How often one command may be sent on. Slots move one at a time, so the second is rare.
 const MAX_REDIRECTIONS: usize = 3;
 
-/// The answers to commands, each of which goes to the node of its key, in their order.
+/// Whether some of the commands, or all by one error, were not executed because of where their keys are.
+pub(super) fn are_elsewhere(answers: &Result<Vec<Result<Value, Error>>, Error>) -> bool {
+    match answers {
+        Ok(answers) => answers.iter().any(is_elsewhere),
+        Err(error) => is_about_the_place(error),
+    }
+}
+
+/// The answers to commands, each sent by itself to the node of its key, in their order.
 pub(super) async fn each(client: &Client, commands: &[KeyCommand]) -> Vec<Result<Value, Error>> {
     let sent = commands.iter().cloned();
     let mut answers = join_all(sent.map(|command| command.give_to(client))).await;
@@ -33,13 +41,14 @@ pub(super) async fn each(client: &Client, commands: &[KeyCommand]) -> Vec<Result
     answers
 }
 
+fn is_elsewhere(answer: &Result<Value, Error>) -> bool {
+    answer.as_ref().is_err_and(is_about_the_place)
+}
+
 /// Whether a command was not executed, because its key is with another node. fred, allowed no redirection, does
 /// not say which; and of a node with an IPv6 address it cannot read it.
-fn is_elsewhere(answer: &Result<Value, Error>) -> bool {
-    answer.as_ref().is_err_and(|error| {
-        let details = error.details();
-        details.starts_with("Too many redirections") || is_unreadable(error)
-    })
+fn is_about_the_place(error: &Error) -> bool {
+    error.details().starts_with("Too many redirections") || is_unreadable(error)
 }
 
 fn is_unreadable(error: &Error) -> bool {

@@ -251,8 +251,11 @@ impl Dragonfly {
         if !self.is_cluster {
             return self.done(pin!(self.ready()?.del(keys))).await;
         }
-        let deletions = keys.into_iter().map(KeyCommand::Delete).collect();
-        let answers = self.each(deletions).await?;
+        // One by one from the start, as what is removed again is not counted.
+        let deletions: Vec<KeyCommand> = keys.into_iter().map(KeyCommand::Delete).collect();
+        let client = self.ready()?;
+        let mut answers = Box::pin(async { Ok(cluster::each(client, &deletions).await) });
+        let answers = self.done(answers.as_mut()).await?;
         answers.into_iter().try_fold(0, |deleted, answer| {
             let answer = answer.map_err(|error| self.error(&error))?;
             Ok(deleted + answer.as_u64().unwrap_or_default())
@@ -335,9 +338,6 @@ impl Dragonfly {
         let client = self.ready()?;
         // In a box, as it is large and would make everything so that it is a part of.
         let mut answers = Box::pin(async {
-            if self.is_cluster {
-                return Ok(cluster::each(client, &commands).await);
-            }
             let Some((last, others)) = commands.split_last() else {
                 return Ok(Vec::new());
             };
@@ -345,7 +345,14 @@ impl Dragonfly {
             for command in others {
                 command.clone().give_to(&pipeline).await?;
             }
-            flushed_by((&pipeline, others.len()), last.clone().give_to(client)).await
+            let last = last.clone().give_to(client);
+            let answers = flushed_by((&pipeline, others.len()), last).await;
+            if self.is_cluster && cluster::are_elsewhere(&answers) {
+                // One by one, as one error was the answer to all. What was done is done again, before anybody
+                // was told of it.
+                return Ok(cluster::each(client, &commands).await);
+            }
+            answers
         });
         self.done(answers.as_mut()).await
     }
