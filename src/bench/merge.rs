@@ -218,6 +218,17 @@ fn check_same(whole: &Part, part: &Part) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes any text for the result of one generator, and that result for all there are.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str) {
+    if let Ok(part) = parse(text)
+        && let Ok(results) = merge(vec![part])
+    {
+        let _ = super::report::text::render(&results, true);
+        super::report::json(&results).expect("what was JSON is JSON again");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -357,3 +357,12 @@ fn dataset(info: &DatasetInfo) -> Option<Dataset> {
         seed: info.seed,
     })
 }
+
+/// Takes any text for a result of `--merge` or `--compare`; panics where it must not.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(text: &str) {
+    merge::fuzz(text);
+    if let Ok(value) = serde_json::from_str(text) {
+        let _ = report::compare::is_result(&value);
+    }
+}

@@ -535,6 +535,31 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
     ConfigError::Setting(format!("invalid value '{value}' for {name}: {mend}"))
 }
 
+/// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(text: &str) {
+    use crate::load::{KeysDist, Mix};
+    if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {
+        let _ = settings.as_defaults_of(Cli::command());
+    }
+    if let Ok((url, _)) = StoreUrl::parse(text) {
+        if !matches!(url, StoreUrl::Embedded(_) | StoreUrl::Unix(_)) {
+            let again = StoreUrl::parse(&url.to_string()).map(|(again, _)| again.to_string());
+            assert_eq!(again.ok(), Some(url.to_string()));
+        }
+    }
+    let _ = (text.parse::<Target>(), text.parse::<Slos>());
+    let _ = (text.parse::<Rate>(), text.parse::<KeyCount>());
+    let _ = (text.parse::<Mix>(), text.parse::<KeysDist>());
+    let _ = (
+        text.parse::<Shard>(),
+        text.parse::<crate::units::ValueSize>(),
+    );
+    if let Ok(stages) = text.parse::<Stages>() {
+        assert_eq!(stages.to_string().parse::<Stages>().ok(), Some(stages));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::file::{dotted, settings_of};

@@ -230,3 +230,19 @@ fn unix_seconds(moment: SystemTime) -> u64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
+
+/// Takes any bytes for each body that a request may have; panics where it must not.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(bytes: &[u8]) {
+    const MAX: usize = 128;
+    if let Ok(keys) = body::mget(bytes, MAX) {
+        assert!((1..=MAX).contains(&keys.len()));
+        assert!(keys.iter().all(|key| route::check_key(key).is_ok()));
+    }
+    for encoding in [route::Encoding::Text, route::Encoding::Base64] {
+        if let Ok(batch) = body::mset(bytes, encoding, MAX) {
+            assert!((1..=MAX).contains(&batch.len()));
+        }
+    }
+    upstash::fuzz(bytes, MAX);
+}

@@ -281,6 +281,27 @@ fn set_options(words: &[Bytes]) -> Result<(Option<Duration>, bool), String> {
     Ok((ttl, if_absent))
 }
 
+/// Takes any bytes for a pipeline and for a command, as far as they are understood without a store.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8], max: usize) {
+    let limits = Limits {
+        allow_writes: true,
+        upstash: true,
+        max_keys_per_request: max,
+    };
+    let mut left = max;
+    let mut parsed = |words| match Command::parse(words, limits, &mut left) {
+        Ok(command) => assert!((1..=max).contains(&command.keys())),
+        Err(reason) => assert!(reason.starts_with("ERR "), "{reason}"),
+    };
+    if let Ok(commands) = parse::<Vec<Vec<Value>>>(bytes) {
+        commands.into_iter().for_each(&mut parsed);
+    }
+    if let Ok(words) = parse::<Vec<Value>>(bytes) {
+        parsed(words);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,13 +84,16 @@ pub(in crate::bench) fn read(file: &Path) -> anyhow::Result<Value> {
     let shown = || format!("cannot use --compare {}", file.display());
     let text = std::fs::read_to_string(file).with_context(shown)?;
     let value: Value = serde_json::from_str(&text).with_context(shown)?;
-    let known = FIGURES
-        .iter()
-        .all(|(_, path, _)| value.pointer(path).is_some_and(Value::is_number));
-    if !known {
+    if !is_result(&value) {
         anyhow::bail!("{}: it is no result of kvpoc bench", shown());
     }
     Ok(value)
+}
+
+/// Whether it has all the figures that are compared.
+pub(in crate::bench) fn is_result(value: &Value) -> bool {
+    let is_number = |path| value.pointer(path).is_some_and(Value::is_number);
+    FIGURES.iter().all(|(_, path, _)| is_number(path))
 }
 
 /// All figures of both.
