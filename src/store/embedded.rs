@@ -352,6 +352,14 @@ fn store_error(error: heed::Error) -> StoreError {
         {
             StoreError::Full(error.to_string())
         }
+        // What LMDB makes of a write that was cut short; the next one would say why.
+        heed::Error::Io(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) =>
+        {
+            StoreError::Full(format!(
+                "a write was cut short ({error}): the disk is full, or failing"
+            ))
+        }
         error => StoreError::Refused(error.to_string()),
     }
 }

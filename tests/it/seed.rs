@@ -1,5 +1,7 @@
 //! `kvpoc seed`: what it proves about the keys, and what it does when it is interrupted.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -69,28 +71,59 @@ fn a_sample_is_the_same_each_time() {
 
 #[test]
 fn a_killed_load_goes_on_where_it_stopped_and_is_complete() {
-    let server = Server::start();
-    let url = server.url();
-    let line = format!("seed --json --quiet --store {url} --keys 1M --batch 128");
-    let mut seeding = start(&line);
-    let reached = eventually("a checkpoint", || {
-        let note = server.ask("GET kvpoc:dataset");
-        let note: Value = serde_json::from_str(note.lines().nth(1)?).ok()?;
-        note["loaded"].as_u64().filter(|&loaded| loaded > 0)
-    });
-    seeding.signal(Signal::KILL);
-    assert_eq!(seeding.ended(), None);
-    // Nobody takes a part for the whole.
-    let serve = Serve::start(&url, "");
-    assert_eq!(serve.get("/stats").json()["dataset"], Value::Null);
-    let summary = json(&expect_code(&format!("{line} --resume --verify"), 0));
-    let from = summary["resumed_from"].as_u64().expect("a number");
-    assert!(from >= reached, "{summary}");
-    assert_eq!(
-        from + summary["keys_acknowledged"].as_u64().expect("a number"),
-        1_000_000
+    for store in Store::all() {
+        let url = store.url();
+        let line = format!("seed --json --quiet --store {url} --keys 1M --batch 128");
+        let mut seeding = start(&line);
+        let reached = eventually("a checkpoint", || {
+            let output = kvpoc(&format!("inspect kvpoc:dataset --json --store {url}"));
+            let note: Value = serde_json::from_slice(&output.stdout).ok()?;
+            let note: Value = serde_json::from_str(note["content"].as_str()?).ok()?;
+            note["loaded"].as_u64().filter(|&loaded| loaded > 0)
+        });
+        seeding.signal(Signal::KILL);
+        assert_eq!(seeding.ended(), None);
+        // Nobody takes a part for the whole.
+        let serve = Serve::start(&url, "");
+        assert_eq!(serve.get("/stats").json()["dataset"], Value::Null);
+        let summary = json(&expect_code(&format!("{line} --resume --verify"), 0));
+        let from = summary["resumed_from"].as_u64().expect("a number");
+        assert!(from >= reached, "{summary}");
+        assert_eq!(
+            from + summary["keys_acknowledged"].as_u64().expect("a number"),
+            1_000_000
+        );
+        assert_eq!(summary["verification"]["checked"], 1_000_000);
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_load_and_keeps_what_was_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().display());
+    // No file may grow beyond 20,000 blocks of 512 bytes: writing more fails, as on a disk without room.
+    let limited = "trap '' XFSZ; ulimit -f 20000; exec \"$@\"";
+    let line = format!("seed --keys 200k --quiet --json --retry-for 1s --store {url}");
+    let output = Command::new("sh")
+        .args(["-c", limited, "sh", env!("CARGO_BIN_EXE_kvpoc")])
+        .args(line.split(' '))
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let summary = json(&crate::support::stdout(&output));
+    let failure = summary["failure"].as_str().expect("a failure");
+    assert!(failure.contains("the store is full"), "{summary}");
+    let acknowledged = summary["keys_acknowledged"].as_u64().expect("a number");
+    assert!(acknowledged > 1_000, "{summary}");
+
+    // Without the limit it is as it was left, and can be completed.
+    let found = json(&expect_code(&format!("inspect --json --store {url}"), 0));
+    assert!(
+        found["store"]["keys"].as_u64() >= Some(acknowledged),
+        "{found}"
     );
-    assert_eq!(summary["verification"]["checked"], 1_000_000);
+    let summary = seed(&url, 200_000, "--resume --verify");
+    assert_eq!(summary["verification"]["checked"], 200_000);
 }
 
 #[test]
