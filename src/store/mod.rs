@@ -248,6 +248,9 @@ pub enum Usage {
 }
 
 /// A connected store. Cheap to clone inside one runtime; each runtime opens its own.
+///
+/// What it asks of a server goes in a box: fred's futures have some 7 KB each, which else every connection of a
+/// server would hold, waiting or not, and which in a box are those that were warm a moment ago.
 #[derive(Clone)]
 pub struct Store(Engine);
 
@@ -290,7 +293,7 @@ impl Store {
     /// configured [`Fetch`](crate::cli::Fetch), and as many key operations as keys.
     pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.get_many(keys).await,
+            Engine::Dragonfly(store) => Box::pin(store.get_many(keys)).await,
             Engine::Embedded(store) => store.get_many(&keys),
         }
     }
@@ -298,7 +301,7 @@ impl Store {
     /// Writes a whole batch. On an error an unknown part of it may be stored: writing it again is harmless.
     pub async fn put_batch(&self, batch: Batch, ttl: Option<Duration>) -> Result<(), StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.put_batch(batch, ttl).await,
+            Engine::Dragonfly(store) => Box::pin(store.put_batch(batch, ttl)).await,
             Engine::Embedded(store) => store.put_batch(batch, ttl).await,
         }
     }
@@ -311,7 +314,7 @@ impl Store {
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.put(key, value, ttl).await,
+            Engine::Dragonfly(store) => Box::pin(store.put(key, value, ttl)).await,
             Engine::Embedded(store) => store.put(key, value, ttl).await,
         }
     }
@@ -324,7 +327,7 @@ impl Store {
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.put_if_absent(key, value, ttl).await,
+            Engine::Dragonfly(store) => Box::pin(store.put_if_absent(key, value, ttl)).await,
             Engine::Embedded(store) => store.put_if_absent(key, value, ttl).await,
         }
     }
@@ -332,7 +335,7 @@ impl Store {
     /// How long a key has left.
     pub async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.time_to_live(key).await,
+            Engine::Dragonfly(store) => Box::pin(store.time_to_live(key)).await,
             Engine::Embedded(store) => store.time_to_live(&key),
         }
     }
@@ -340,7 +343,7 @@ impl Store {
     /// Sizes and times to live of keys, without reading their values.
     pub async fn measure(&self, keys: Vec<Bytes>) -> Result<Vec<Measure>, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.measure(keys).await,
+            Engine::Dragonfly(store) => Box::pin(store.measure(keys)).await,
             Engine::Embedded(store) => store.measure(&keys),
         }
     }
@@ -368,7 +371,7 @@ impl Store {
     /// Removes keys, by one command but in a cluster; how many of them were there.
     pub async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.delete(keys).await,
+            Engine::Dragonfly(store) => Box::pin(store.delete(keys)).await,
             Engine::Embedded(store) => store.delete(keys).await,
         }
     }
@@ -376,7 +379,7 @@ impl Store {
     /// All that the store tells about one key; `None` when it is absent.
     pub async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.describe(key).await,
+            Engine::Dragonfly(store) => Box::pin(store.describe(key)).await,
             Engine::Embedded(store) => store.describe(&key),
         }
     }
@@ -384,7 +387,7 @@ impl Store {
     /// Up to about `count` keys from `cursor` on (`None`: from the start), without blocking the store.
     pub async fn scan(&self, cursor: Option<Bytes>, count: usize) -> Result<Page, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.scan(cursor, count).await,
+            Engine::Dragonfly(store) => Box::pin(store.scan(cursor, count)).await,
             Engine::Embedded(store) => store.scan(cursor.as_ref(), count),
         }
     }
@@ -392,7 +395,7 @@ impl Store {
     /// Engine, keys, memory and counters.
     pub async fn stats(&self) -> Result<StoreStats, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.stats().await,
+            Engine::Dragonfly(store) => Box::pin(store.stats()).await,
             Engine::Embedded(store) => store.stats(),
         }
     }
