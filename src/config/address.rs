@@ -111,6 +111,12 @@ impl StoreUrl {
     pub fn is_cluster(&self) -> bool {
         matches!(self, Self::Tcp(servers) if servers.topology == Topology::Cluster)
     }
+
+    /// Whether sentinels are asked where the keys are.
+    #[must_use]
+    pub fn is_behind_sentinels(&self) -> bool {
+        matches!(self, Self::Tcp(servers) if matches!(servers.topology, Topology::Sentinel { .. }))
+    }
 }
 
 fn path_of(text: &str, path: &str, example: &str) -> Result<PathBuf, ConfigError> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Login;
-use super::{ConfigError, StoreUrl, Topology, setting};
+use super::{ConfigError, StoreUrl, setting};
 use crate::cli::{Fetch, StoreArgs};
 
 /// How to reach the store.
@@ -66,7 +66,7 @@ pub(super) fn store(
             }
         },
     };
-    if sentinels_asked && !is_behind_sentinels(&url) {
+    if sentinels_asked && !url.is_behind_sentinels() {
         let mend = "the store's URL names no sentinels; write redis-sentinel://HOST,HOST/SERVICE";
         return Err(setting("--sentinel-…", "given", mend));
     }
@@ -87,10 +87,6 @@ pub(super) fn store(
         tls,
         timeout,
     })
-}
-
-fn is_behind_sentinels(url: &StoreUrl) -> bool {
-    matches!(url, StoreUrl::Tcp(servers) if matches!(servers.topology, Topology::Sentinel { .. }))
 }
 
 fn is_encrypted(url: &StoreUrl) -> bool {

@@ -68,7 +68,7 @@ pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {
             // `cluster` follows them, and says why.
             connection.max_redirections = 0;
             // Else nothing of it is kept from a master that was made a replica, and keeps its connections.
-            connection.reconnect_errors = if is_sentinel(&config.url) {
+            connection.reconnect_errors = if config.url.is_behind_sentinels() {
                 vec![ReconnectError::ReadOnly]
             } else {
                 Vec::new()
@@ -79,10 +79,6 @@ pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {
     builder
         .build()
         .map_err(|error| StoreError::Setup(error.details().to_owned()))
-}
-
-fn is_sentinel(url: &StoreUrl) -> bool {
-    matches!(url, StoreUrl::Tcp(servers) if matches!(servers.topology, Topology::Sentinel { .. }))
 }
 
 fn fred_config(config: &StoreConfig) -> Result<Config, StoreError> {

@@ -86,8 +86,7 @@ impl Dragonfly {
         let values = match self.fetch {
             _ if keys.is_empty() => return Ok(Vec::new()),
             Fetch::Mget => self.mget(keys).await?,
-            // Kept apart, as it is large and would make every read so.
-            Fetch::Pipeline => Box::pin(self.get_each(keys)).await?,
+            Fetch::Pipeline => self.get_each(keys).await?,
         };
         if values.len() < asked {
             let got = values.len();
