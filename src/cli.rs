@@ -243,6 +243,10 @@ pub struct SeedArgs {
     )]
     pub verify_sample: f64,
 
+    /// When the embedded store's data must be on disk: at the end, or before each batch counts as loaded
+    #[arg(long, env = "KVPOC_SYNC", value_name = "WHEN", default_value = "end")]
+    pub sync: SyncAt,
+
     /// How long a batch that fails is tried again; 0s: not at all
     #[arg(long, env = "KVPOC_RETRY_FOR", value_name = "TIME", default_value = "30s", value_parser = parse_duration_or_zero)]
     pub retry_for: Duration,
@@ -274,6 +278,15 @@ pub struct SeedArgs {
     /// How long one batch may take
     #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub store_timeout: Duration,
+}
+
+/// When a load must be on disk. Only the embedded store is asked: a server's own settings decide for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncAt {
+    /// Once, at the end: the fastest, and a power loss before it may cost the whole folder.
+    End,
+    /// Before each batch is acknowledged: a power loss costs nothing that was.
+    Batch,
 }
 
 /// Flags of `serve`.
@@ -331,6 +344,15 @@ pub struct ServeArgs {
     /// Origin whose pages may read answers: `https://example.com`, or *
     #[arg(long, env = "KVPOC_CORS_ORIGIN", value_name = "ORIGIN")]
     pub cors_origin: Option<String>,
+
+    /// Names that the server answers to on loopback without a token, besides localhost and addresses; `*`: any
+    #[arg(
+        long,
+        env = "KVPOC_ALLOW_HOST",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<String>,
 
     /// Keys, or commands, in one request
     #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=512))]

@@ -28,7 +28,7 @@ use store::store;
 pub use store::{StoreConfig, TlsFiles};
 pub use token::Token;
 
-use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs};
+use crate::cli::{BenchArgs, Cli, Command, Fetch, InspectArgs, SeedArgs, SyncAt};
 use crate::load::{Arrivals, Preset, Shard, Slos, Stages};
 use crate::random::Order;
 use crate::record::Dataset;
@@ -95,6 +95,8 @@ pub struct SeedConfig {
     pub verify: bool,
     /// Share of the keys that are read back.
     pub verify_sample: f64,
+    /// When the embedded store must have it on disk.
+    pub sync: SyncAt,
     /// How long a failing batch is tried again.
     pub retry_for: Duration,
     /// Only say what would be done.
@@ -294,8 +296,13 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             ),
         ));
     }
+    let store = store(args.store, args.store_timeout, Fetch::Mget)?;
+    if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
+        let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
+        return Err(setting("--sync", "batch", mend));
+    }
     Ok(SeedConfig {
-        store: store(args.store, args.store_timeout, Fetch::Mget)?,
+        store,
         dataset: Dataset {
             key_prefix: args.key_prefix,
             value_size: args.value_size,
@@ -335,6 +342,7 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         },
         verify: args.verify,
         verify_sample: share("--verify-sample", args.verify_sample)?,
+        sync: args.sync,
         retry_for: args.retry_for,
         dry_run: args.dry_run,
         force: args.force,
@@ -630,7 +638,7 @@ mod tests {
             ),
             (
                 "prot = 1",
-                "unknown setting prot; known here: access-log, allow-writes",
+                "unknown setting prot; known here: access-log, allow-host",
             ),
             ("[benhc]\nrps = 1", "[benhc] is no section"),
             ("[bench]\nconfig = 'x'", "unknown setting bench.config"),

@@ -51,6 +51,8 @@ pub struct AccessConfig {
     pub allow_writes: bool,
     /// Whoever reaches the port may read: it is not on loopback, and takes no token.
     pub open_to_all: bool,
+    /// Names that the server answers to besides `localhost` and addresses; `None`: any.
+    pub hosts: Option<Vec<String>>,
     /// The origin whose pages may read answers; `None`: only pages of this server.
     pub cors_origin: Option<HeaderValue>,
 }
@@ -105,12 +107,15 @@ fn access(args: &ServeArgs) -> Result<AccessConfig, ConfigError> {
     let token = Token::read(args.token_file.as_deref())?;
     let cors_origin = args.cors_origin.as_deref().map(cors_origin).transpose()?;
     let open_to_all = token.is_none() && !args.bind.is_loopback();
+    // Where being on this machine is all that a client must show, a name from outside is not.
+    let any_host = token.is_some() || open_to_all || args.allow_host.iter().any(|host| host == "*");
     // A page that may ask is somebody else too, wherever its browser runs.
     let guarded = token.is_some() || (args.bind.is_loopback() && cors_origin.is_none());
     Ok(AccessConfig {
         token,
         allow_writes: args.allow_writes && guarded,
         open_to_all,
+        hosts: (!any_host).then(|| args.allow_host.clone()),
         cors_origin,
     })
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::SyncAt;
 use crate::config::{SeedConfig, SeedMode, StoreUrl};
 use crate::exit;
 use crate::output;
@@ -76,6 +77,7 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
         return Ok(exit::OK);
     }
     let usage = match config.mode {
+        SeedMode::Load { .. } if config.sync == SyncAt::Batch => Usage::Serve,
         SeedMode::Load { .. } => Usage::Load,
         SeedMode::VerifyOnly => Usage::Look,
     };

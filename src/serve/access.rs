@@ -1,14 +1,16 @@
-//! Who may ask: the token, and the origins of web pages. Pure.
+//! Who may ask: the token, the name that the server was called by, and the origins of web pages. Pure.
 //!
 //! Enters: the headers of a request. Leaves: a refusal, or the headers that let a page read the answer. Must
 //! not tell how a wrong token differs from the right one.
+
+use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
-    AUTHORIZATION, HeaderValue, VARY,
+    AUTHORIZATION, HOST, HeaderValue, VARY,
 };
 use hyper::{HeaderMap, Method, StatusCode};
 
@@ -25,6 +27,38 @@ pub(super) fn check(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Pr
     }
     let detail = "show the token of this server: Authorization: Bearer TOKEN";
     Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
+}
+
+/// Refuses a request for another name than `localhost`, an address, or one of `hosts`; `None`: takes any.
+///
+/// A page of the web can have its own name resolved to this machine, and then counts as this server's own page
+/// (DNS rebinding). Its browser still sends that name.
+pub(super) fn check_host(headers: &HeaderMap, hosts: Option<&[String]>) -> Result<(), Problem> {
+    let (Some(hosts), Some(host)) = (hosts, headers.get(HOST)) else {
+        return Ok(());
+    };
+    let host = host.to_str().unwrap_or("?");
+    if is_local(host, hosts) {
+        return Ok(());
+    }
+    let detail = format!(
+        "without a token this server answers to localhost and to addresses, not to {host}; name it by --allow-host"
+    );
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
+}
+
+fn is_local(host: &str, hosts: &[String]) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    address.unwrap_or(name).parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|one| one.eq_ignore_ascii_case(name))
 }
 
 fn shows(header: &[u8], token: &Token) -> bool {
@@ -108,5 +142,34 @@ mod tests {
         }
         assert!(check(&HeaderMap::new(), Some(&token)).is_err());
         assert!(check(&HeaderMap::new(), None).is_ok());
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered_to() {
+        let named = ["kvpoc.test".to_owned()];
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:8080", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("192.0.2.7", true),
+            ("kvpoc.test:8080", true),
+            ("evil.example", false),
+            ("localhost.evil.example:8080", false),
+            ("127.0.0.1.evil.example", false),
+            ("evil.example:80:127.0.0.1", false),
+            ("", false),
+        ] {
+            let value = HeaderValue::from_static(host);
+            let headers = HeaderMap::from_iter([(HOST, value)]);
+            assert_eq!(
+                check_host(&headers, Some(&named)).is_ok(),
+                expected,
+                "{host}"
+            );
+            assert!(check_host(&headers, None).is_ok());
+        }
+        assert!(check_host(&HeaderMap::new(), Some(&named)).is_ok());
     }
 }

@@ -3,18 +3,19 @@
 //! Enters: a request. Leaves: a reply, always: each question to the store has its deadline, and so has a body.
 //! Must not hold more requests than a fixed number: beyond it the answer is 503 at once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::{Budget, Held, Places};
 use super::dashboard::{self, Dashboard};
 use super::keys::Keys;
 use super::log::AccessLog;
@@ -31,8 +32,13 @@ use crate::units::MAX_VALUE_BYTES;
 
 /// The `OpenAPI` document of this server.
 const OPENAPI: &str = include_str!("openapi.json");
-/// Bodies that one thread reads at once.
-const MAX_BODIES: usize = 64;
+/// Bodies that one thread holds at once, as far as they have come: who announces much and sends little takes
+/// nothing from the others.
+const MAX_BODIES_BYTES: usize = 128 * 1024 * 1024;
+/// Answers that one thread holds until their clients have taken them, and so the largest single one. Small ones
+/// are bounded by the number of connections, and do not count.
+const MAX_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 /// JSON that carries one value of 1 MiB in base64, or many small ones.
 const MAX_JSON_BYTES: usize = 2 * 1024 * 1024;
 /// A body that takes longer is not going to arrive.
@@ -53,7 +59,8 @@ pub(super) struct Handler {
     limits: Limits,
     access: AccessConfig,
     waiting: Places,
-    bodies: Places,
+    bodies: Budget,
+    answers: Budget,
     clock: RefCell<Clock>,
     stats: Recent<Snapshot>,
     ready: Recent<()>,
@@ -141,7 +148,8 @@ impl Handler {
             },
             access: config.access.clone(),
             waiting: Places::new(config.max_in_flight.div_ceil(config.threads)),
-            bodies: Places::new(MAX_BODIES),
+            bodies: Budget::new(MAX_BODIES_BYTES),
+            answers: Budget::new(MAX_ANSWERS_BYTES),
             clock: RefCell::default(),
             stats: Recent::new(STATS_AGE),
             ready: Recent::new(READY_AGE),
@@ -155,18 +163,36 @@ impl Handler {
     }
 
     /// Answers one request; every failure is an answer too.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Reply {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let path = Path::of(head.uri.path());
         let entry = self.counters.enter(path, &head.method);
         let mut reply = self
             .try_answer(path, &head, body)
             .await
+            .and_then(|reply| self.hold(reply))
             .unwrap_or_else(Problem::into_reply);
         access::let_pages_read(&mut reply, self.access.cors_origin.as_ref());
         let took = entry.answered(reply.status());
         self.log.note(&head.method, &head.uri, reply.status(), took);
-        reply
+        reply.map(Full::new)
+    }
+
+    /// A large answer counts until its client has taken it.
+    fn hold(&self, reply: Reply) -> Result<Reply, Problem> {
+        let bytes = reply.body().len();
+        if bytes <= SMALL_ANSWER_BYTES {
+            return Ok(reply);
+        }
+        if bytes > MAX_ANSWERS_BYTES {
+            let detail = format!(
+                "the answer would have {bytes} bytes, of {MAX_ANSWERS_BYTES}; ask for fewer keys"
+            );
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+        let mut held = self.answers.hold();
+        self.answers.add(&mut held, bytes)?;
+        Ok(reply.map(|body| held.keep(body)))
     }
 
     /// What is looked at between requests.
@@ -180,6 +206,7 @@ impl Handler {
             return Ok(reply);
         }
         if !path.is_open_to_all() {
+            access::check_host(&head.headers, self.access.hosts.as_deref())?;
             access::check(&head.headers, self.access.token.as_ref())?;
         }
         let route = route(&head.method, head.uri.path(), head.uri.query(), self.limits)?;
@@ -262,7 +289,8 @@ impl Handler {
         let max = self.limits.max_keys_per_request;
         match route {
             Route::Mget(encoding) => {
-                let keys = body::mget(&self.read_json(headers, incoming).await?, max)?;
+                let (body, _held) = self.read_json(headers, incoming).await?;
+                let keys = body::mget(&body, max)?;
                 let _place = self.waiting.take()?;
                 let values = self.keys.get_many(keys).await?;
                 match Form::wanted(headers) {
@@ -271,14 +299,15 @@ impl Handler {
                 }
             }
             Route::Mset(encoding, ttl) => {
-                let batch = body::mset(&self.read_json(headers, incoming).await?, encoding, max)?;
+                let (body, _held) = self.read_json(headers, incoming).await?;
+                let batch = body::mset(&body, encoding, max)?;
                 let _place = self.waiting.take()?;
                 self.keys.put_batch(batch, ttl).await?;
                 Ok(reply::no_content())
             }
             Route::PutKey(key, ttl) => {
                 refuse_other_conditions(headers)?;
-                let value = self.read_body(incoming, MAX_VALUE_BYTES).await?;
+                let (value, _held) = self.read_body(incoming, MAX_VALUE_BYTES).await?;
                 let _place = self.waiting.take()?;
                 if !only_if_absent(headers) {
                     self.keys.put(owned(&key), value, ttl).await?;
@@ -298,7 +327,7 @@ impl Handler {
         headers: &HeaderMap,
         incoming: Incoming,
     ) -> Result<Reply, Problem> {
-        let body = self.read_json(headers, incoming).await?;
+        let (body, _held) = self.read_json(headers, incoming).await?;
         let encoding = upstash::encoding(headers);
         let _place = self.waiting.take()?;
         if route == Route::Pipeline {
@@ -316,8 +345,12 @@ impl Handler {
         Ok(reply)
     }
 
-    /// A body that says that it is JSON.
-    async fn read_json(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    /// A body that says that it is JSON, and its part of what may be held until it is answered.
+    async fn read_json(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<(Bytes, Held), Problem> {
         if !is_json(headers) {
             let detail = "the body must be JSON and say so: content-type: application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
@@ -325,9 +358,13 @@ impl Handler {
         self.read_body(body, MAX_JSON_BYTES).await
     }
 
-    /// A whole body. A slow client keeps one of the places for bodies meanwhile, and none of those who wait for
-    /// the store.
-    async fn read_body(&self, body: Incoming, max_bytes: usize) -> Result<Bytes, Problem> {
+    /// A whole body. A slow client keeps the bytes that it sent meanwhile, and none of the places of those who
+    /// wait for the store.
+    async fn read_body(
+        &self,
+        mut body: Incoming,
+        max_bytes: usize,
+    ) -> Result<(Bytes, Held), Problem> {
         let too_large = || {
             let detail = format!("a body has at most {max_bytes} bytes here");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
@@ -335,17 +372,29 @@ impl Handler {
         if body.size_hint().lower() > max_bytes as u64 {
             return Err(too_large());
         }
-        let _place = self.bodies.take()?;
-        let limited = Limited::new(body, max_bytes).collect();
-        match tokio::time::timeout(BODY_TIMEOUT, limited).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(error)) => Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string())),
-            Err(_) => {
-                let detail = "the body did not arrive";
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+        let mut held = self.bodies.hold();
+        let whole = async {
+            let mut whole = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                let bad =
+                    |error: hyper::Error| Problem::new(StatusCode::BAD_REQUEST, error.to_string());
+                // Trailers say nothing here.
+                let Ok(part) = frame.map_err(bad)?.into_data() else {
+                    continue;
+                };
+                if part.len() > max_bytes - whole.len() {
+                    return Err(too_large());
+                }
+                self.bodies.add(&mut held, part.len())?;
+                whole.extend_from_slice(&part);
             }
-        }
+            Ok(whole.freeze())
+        };
+        let Ok(whole) = tokio::time::timeout(BODY_TIMEOUT, whole).await else {
+            let detail = "the body did not arrive";
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        };
+        Ok((whole?, held))
     }
 
     fn session_key(&self, id: u64) -> Bytes {
@@ -420,41 +469,6 @@ fn owned(key: &[u8]) -> Bytes {
     Bytes::copy_from_slice(key)
 }
 
-/// A bounded number of requests of one thread.
-struct Places {
-    taken: Cell<usize>,
-    all: usize,
-}
-
-impl Places {
-    fn new(all: usize) -> Self {
-        Self {
-            taken: Cell::new(0),
-            all,
-        }
-    }
-
-    /// One place, or 503 at once.
-    fn take(&self) -> Result<Place<'_>, Problem> {
-        let taken = self.taken.get();
-        if taken >= self.all {
-            let detail = "too many requests are waiting already";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-        }
-        self.taken.set(taken + 1);
-        Ok(Place(&self.taken))
-    }
-}
-
-/// Given back when it is dropped, also when its client goes away.
-struct Place<'a>(&'a Cell<usize>);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// The members of the older service keep their names; what the store does not tell is `null`.
 fn stats_body(
     stats: &StoreStats,
@@ -481,15 +495,6 @@ fn stats_body(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn places_are_bounded_and_come_back() {
-        let places = Places::new(2);
-        let (first, _second) = (places.take().ok(), places.take().ok());
-        assert!(places.take().is_err());
-        drop(first);
-        assert!(places.take().is_ok());
-    }
 
     #[test]
     fn the_clock_prints_the_second() {

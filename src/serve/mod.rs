@@ -6,6 +6,7 @@
 
 mod access;
 mod body;
+mod budget;
 mod check;
 mod dashboard;
 mod handler;
@@ -23,7 +24,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -43,6 +44,8 @@ use thread::{Accepted, Running, Thread, ends};
 const BACKLOG: i32 = 4_096;
 /// Out of file descriptors, most likely: closing connections will mend it, trying at once will not.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+/// That is said at most this often, or the log would be full as well.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Serves until the stop signal, then drains.
 ///
@@ -189,6 +192,7 @@ impl Acceptor {
     }
 
     async fn accept(&mut self, listener: &TcpListener) {
+        let mut said: Option<Instant> = None;
         loop {
             // Taken before accepting: who comes too early waits in the backlog, not in memory.
             let Ok(permit) = self.places.clone().acquire_owned().await else {
@@ -201,7 +205,10 @@ impl Acceptor {
             match stream {
                 Ok(stream) => self.hand_over(stream, permit),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                        said = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept connections; they wait");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }

@@ -8,7 +8,6 @@ use std::hash::Hasher as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
     ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -19,7 +18,7 @@ use crate::record::{self, DecodeError, Decoded, Session};
 use crate::store::StoreError;
 
 /// An answer, whole in memory.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Bytes>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -186,7 +185,7 @@ pub fn value(value: Option<Bytes>, tag: &str) -> Result<Reply, Problem> {
 /// The client holds this value already.
 #[must_use]
 pub fn not_modified(tag: &str) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Bytes::new());
     *reply.status_mut() = StatusCode::NOT_MODIFIED;
     insert_tag(&mut reply, tag);
     reply
@@ -302,13 +301,13 @@ pub fn metrics(body: Bytes) -> Reply {
 /// Done, and nothing to say.
 #[must_use]
 pub fn no_content() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Bytes::new());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }
 
 fn with_type(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(body.into());
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply
 }
@@ -400,7 +399,6 @@ pub(super) fn put_json_text(text: &str, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use http_body_util::BodyExt as _;
     use record::{Role, Status};
 
     const NOW: &str = "2026-01-02T03:04:05Z";
@@ -421,14 +419,8 @@ mod tests {
         out.freeze()
     }
 
-    fn bytes(reply: Reply) -> Bytes {
-        let body = futures_util::FutureExt::now_or_never(reply.into_body().collect());
-        let collected = body.expect("a full body is ready");
-        collected.expect("it cannot fail").to_bytes()
-    }
-
     fn body(reply: Reply) -> String {
-        String::from_utf8(bytes(reply).to_vec()).expect("text")
+        String::from_utf8(reply.into_body().to_vec()).expect("text")
     }
 
     #[test]
@@ -484,14 +476,14 @@ mod tests {
     fn stored_bytes_are_given_for_active_sessions_only() {
         let active = encoded(Status::Active, "x");
         let reply = session_octets(7, Some(active.clone())).expect("a reply");
-        assert_eq!(bytes(reply), active);
+        assert_eq!(reply.into_body(), active);
         let revoked = encoded(Status::Revoked, "x");
         let problem = session_octets(7, Some(revoked.clone())).expect_err("a problem");
         assert_eq!(problem.status(), StatusCode::NOT_FOUND);
         let reply = sessions_octets(&[1, 2, 3], vec![None, Some(active.clone()), Some(revoked)]);
         let length = (active.len() as u32).to_le_bytes();
         let expected = [&[0xFF; 4][..], &length, &active, &[0xFF; 4]].concat();
-        assert_eq!(bytes(reply.expect("a reply")), expected);
+        assert_eq!(reply.expect("a reply").into_body(), expected);
     }
 
     #[test]
@@ -515,7 +507,7 @@ mod tests {
         assert_eq!(reply.headers()[ETAG], tag(b"one").as_str());
         let reply = not_modified(&tag(b"one"));
         assert_eq!(
-            (reply.status(), bytes(reply).len()),
+            (reply.status(), reply.body().len()),
             (StatusCode::NOT_MODIFIED, 0)
         );
     }

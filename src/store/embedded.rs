@@ -380,6 +380,16 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
+    #[test]
+    fn only_a_load_leaves_the_sync_to_its_end() {
+        for (usage, leaves) in [(Usage::Serve, false), (Usage::Load, true)] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let store = Embedded::open(folder.path(), usage, SECOND).expect("opens");
+            let flags = store.env.flags().expect("flags").expect("known ones");
+            assert_eq!(flags.contains(EnvFlags::NO_SYNC), leaves, "{usage:?}");
+        }
+    }
+
     #[tokio::test]
     async fn values_come_back_in_the_order_of_the_keys() {
         let (_folder, store) = open();

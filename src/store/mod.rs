@@ -239,9 +239,9 @@ impl DatasetInfo {
 /// How the store is going to be used, which decides what it may trade for speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
-    /// Reads, and single writes that are durable when acknowledged.
+    /// Reads, and writes that are durable when acknowledged.
     Serve,
-    /// Bulk writes, durable on disk only after [`Store::sync`]; a killed process loses none either way.
+    /// Writes that are durable on disk only after [`Store::sync`]; a killed process loses none either way.
     Load,
     /// Reads only; the embedded store must exist already.
     Look,

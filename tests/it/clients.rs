@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-use crate::support::{PATIENCE, Serve, Server, seed};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::{PATIENCE, Serve, Server, Store, eventually, seed};
 
 /// Sends bytes on a connection of their own, and reads until serve ends it.
 fn exchange(serve: &Serve, bytes: &[u8]) -> String {
@@ -28,9 +30,9 @@ fn requests_that_are_sent_ahead_are_answered_in_turn() {
     let store = Server::start();
     seed(&store.url(), 100, "");
     let serve = Serve::start(&store.url(), "");
-    let ask = |id| format!("GET /user/session/{id} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let ask = |id| format!("GET /user/session/{id} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let asked: Vec<String> = (0..50).map(ask).collect();
-    let last = "GET /user/session/50 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let last = "GET /user/session/50 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answers = exchange(&serve, (asked.concat() + last).as_bytes());
     assert_eq!(statuses(&answers), [200; 51]);
     let ids: Vec<&str> = answers
@@ -48,7 +50,7 @@ fn a_client_that_closes_its_half_is_answered_or_let_go() {
     seed(&store.url(), 100, "");
     let serve = Serve::start(&store.url(), "");
     for request in [
-        "GET /user/session/1 HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET /user/session/1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "GET /user/sess",
         "",
     ] {
@@ -76,29 +78,30 @@ fn what_is_too_long_is_refused_before_it_is_all_there() {
     let endless = "fff\r\n".to_owned() + &"y".repeat(0xfff) + "\r\n";
     for (request, expected) in [
         (
-            format!("GET /{long} HTTP/1.1\r\nhost: x\r\n\r\n"),
+            format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n"),
             vec![414, 431],
         ),
         (
-            format!("GET /livez HTTP/1.1\r\nhost: x\r\nx: {long}\r\n\r\n"),
+            format!("GET /livez HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n"),
             vec![431],
         ),
         (
             format!(
-                "GET /livez HTTP/1.1\r\nhost: x\r\n{}\r\n",
+                "GET /livez HTTP/1.1\r\nhost: localhost\r\n{}\r\n",
                 "a: b\r\n".repeat(1_000)
             ),
             vec![431],
         ),
         (
             format!(
-                "PUT /v1/keys/a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{}",
+                "PUT /v1/keys/a HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{}",
                 endless.repeat(400)
             ),
             vec![413],
         ),
         (
-            "PUT /v1/keys/a HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\nx".to_owned(),
+            "PUT /v1/keys/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\nx"
+                .to_owned(),
             vec![413],
         ),
     ] {
@@ -121,7 +124,7 @@ fn no_body_is_taken_for_a_request_nor_one_request_for_two() {
         serve.request("PUT", "/v1/keys/precious", b"kept").status,
         204
     );
-    let hidden = "DELETE /v1/keys/precious HTTP/1.1\r\nhost: x\r\n\r\n";
+    let hidden = "DELETE /v1/keys/precious HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let length = hidden.len();
     for headers in [
         // Two lengths; a length and chunks; a coding that nobody knows; a name that is none.
@@ -137,8 +140,9 @@ fn no_body_is_taken_for_a_request_nor_one_request_for_two() {
         "transfer-encoding:\x0bchunked\r\n".to_owned(),
         format!("x: y\r\n content-length: {length}\r\n"),
     ] {
-        let request =
-            format!("PUT /v1/keys/other HTTP/1.1\r\nhost: x\r\n{headers}\r\n0\r\n\r\n{hidden}");
+        let request = format!(
+            "PUT /v1/keys/other HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n0\r\n\r\n{hidden}"
+        );
         let answer = exchange(&serve, request.as_bytes());
         assert_eq!(
             serve.get("/v1/keys/precious").status,
@@ -154,7 +158,7 @@ fn no_body_is_taken_for_a_request_nor_one_request_for_two() {
     }
     // More than was announced is the next request, and no good one.
     let request =
-        "PUT /v1/keys/short HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabcdef\r\n\r\n";
+        "PUT /v1/keys/short HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\nabcdef\r\n\r\n";
     assert_eq!(statuses(&exchange(&serve, request.as_bytes())), [204, 400]);
     assert_eq!(serve.get("/v1/keys/short").body, b"abc");
 }
@@ -186,4 +190,120 @@ fn no_key_and_no_value_becomes_a_command() {
     assert_eq!(serve.get("/v1/keys/precious").body, b"kept");
     let counted = store.ask("INFO commandstats");
     assert!(!counted.contains("flushall"), "{counted}");
+}
+
+/// What a page of the web can have resolved to this machine, and what cannot be such a page.
+#[test]
+fn a_name_from_outside_is_not_answered_to_unless_a_token_or_a_setting_lets_it_in() {
+    let store = &Store::all()[1];
+    seed(&store.url(), 10, "");
+    let status = |serve: &Serve, host: &str, target: &str| {
+        let line = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        statuses(&exchange(serve, line.as_bytes()))
+    };
+    let serve = Serve::start(&store.url(), "");
+    for target in ["/user/session/1", "/", "/stats", "/metrics", "/v1/keys/x"] {
+        assert_eq!(
+            status(&serve, "evil.example:8080", target),
+            [421],
+            "{target}"
+        );
+    }
+    for (host, target) in [
+        ("evil.example", "/livez"),
+        ("localhost:8080", "/user/session/1"),
+        ("[::1]:8080", "/user/session/1"),
+    ] {
+        assert_eq!(status(&serve, host, target), [200], "{host}{target}");
+    }
+    let serve = Serve::start(&store.url(), "--allow-host kvpoc.test,other.test");
+    assert_eq!(status(&serve, "other.test:8080", "/user/session/1"), [200]);
+    assert_eq!(status(&serve, "evil.example", "/user/session/1"), [421]);
+    let serve = Serve::start(&store.url(), "--allow-host *");
+    assert_eq!(status(&serve, "evil.example", "/user/session/1"), [200]);
+}
+
+#[test]
+fn bodies_that_never_come_take_nothing_from_those_that_do() {
+    let store = Server::start();
+    let serve = Serve::start(&store.url(), "--allow-writes --threads 1");
+    // More than could ever be held if each had all that it announces.
+    let stalled: Vec<TcpStream> = (0..400)
+        .map(|key| {
+            let mut stream = TcpStream::connect(serve.address).expect("serve accepts");
+            let head = format!(
+                "PUT /v1/keys/{key} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\nx"
+            );
+            stream.write_all(head.as_bytes()).expect("written");
+            stream
+        })
+        .collect();
+    assert_eq!(serve.request("PUT", "/v1/keys/whole", b"v").status, 204);
+    drop(stalled);
+}
+
+#[test]
+fn clients_that_do_not_take_their_large_answers_leave_the_small_ones_to_others() {
+    let store = Server::start();
+    let serve = Serve::start(
+        &store.url(),
+        "--allow-writes --threads 1 --store-timeout 10s",
+    );
+    let value = vec![b'v'; 1024 * 1024];
+    assert_eq!(serve.request("PUT", "/v1/keys/large", &value).status, 204);
+    let of = |keys: usize| format!("/v1/keys?{}", vec!["k=large"; keys].join("&"));
+    // 30 MiB each, of 64.
+    let mut untaken = vec![serve.start_get(&of(30)), serve.start_get(&of(30))];
+    let refused = eventually("a refusal", || {
+        let reply = serve.get(&of(20));
+        (reply.status != 200).then_some(reply)
+    });
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1"))
+    );
+    assert_eq!(serve.get("/v1/keys/absent").status, 404);
+    untaken.pop();
+    eventually("room again", || {
+        (serve.get(&of(20)).status == 200).then_some(())
+    });
+    // What no thread can hold is not a matter of time.
+    let refused = serve.get(&of(65));
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(refused.text().contains("fewer keys"), "{}", refused.text());
+}
+
+#[test]
+fn ten_thousand_idle_connections_leave_the_others_their_answers() {
+    // This process holds one end of each.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+    let files = limit.maximum.unwrap_or(u64::MAX);
+    let wanted = 10_000.min(files.saturating_sub(1_000)) as usize;
+    let store = Server::start();
+    seed(&store.url(), 100, "");
+    let serve = Serve::start(&store.url(), "");
+    let idle: Vec<TcpStream> = (0..wanted)
+        .map(|_| TcpStream::connect(serve.address).expect("serve accepts"))
+        .collect();
+    let held = || {
+        let metrics = serve.get("/metrics").text();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("process_open_fds "));
+        let number = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        number.unwrap_or(0.0) as usize
+    };
+    eventually("all of them", || (held() >= wanted).then_some(()));
+    for id in 0..100 {
+        assert_eq!(serve.get(&format!("/user/session/{id}")).status, 200);
+    }
+    drop(idle);
+    eventually("none of them", || (held() < 1_000).then_some(()));
 }

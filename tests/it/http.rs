@@ -452,7 +452,7 @@ fn ask_until_told_to_close(address: std::net::SocketAddr) -> u64 {
     let mut answered = 0;
     loop {
         stream
-            .write_all(b"GET /user/session/7 HTTP/1.1\r\nhost: x\r\n\r\n")
+            .write_all(b"GET /user/session/7 HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .expect("serve reads");
         let mut answer = Vec::new();
         while !answer.ends_with(b"\"}") {

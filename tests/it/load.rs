@@ -327,7 +327,7 @@ fn the_growing_report_can_be_watched() {
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .ok()?;
         let mut page = String::new();
         stream.read_to_string(&mut page).ok()?;

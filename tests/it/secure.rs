@@ -1,7 +1,7 @@
 //! Stores that want certificates and passwords, and stores behind sentinels.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -177,6 +177,89 @@ fn a_user_is_let_in_with_its_password_which_is_printed_nowhere() {
     serve.process.signal(rustix::process::Signal::TERM);
     let log = serve.log_to_its_end();
     assert!(!log.contains("hidden"), "{log}");
+}
+
+#[test]
+fn no_secret_is_in_any_output_log_report_or_metric() {
+    const TOKEN: &str = "hidden-horses-token";
+    let server = Server::start();
+    assert_eq!(
+        server.ask(&format!("CONFIG SET requirepass {PASSWORD}")),
+        "+OK\r\n"
+    );
+    let url = server.url();
+    let folder = tempfile::tempdir().expect("a folder");
+    let reports = folder.path().display();
+    let secret = |line: &str| {
+        let mut command = command(line);
+        command.env("KVPOC_STORE_PASSWORD", PASSWORD);
+        command.env("KVPOC_TOKEN", TOKEN);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let mut told = String::new();
+    let mut tell = |line: String| {
+        let output = secret(&line).output().expect("it runs");
+        // Slow machines miss rates, and one of these asks for what cannot be.
+        assert_ne!(output.status.code(), None, "{line}");
+        let text = stdout(&output) + &stderr(&output);
+        assert!(!text.is_empty(), "{line}");
+        told.extend([&text, "\n"]);
+    };
+    tell(format!("seed --keys 1000 --verify --store {url}"));
+    tell(format!(
+        "seed --keys 1000 --verify-only --json --store {url}"
+    ));
+    tell(format!("inspect --store {url}"));
+    tell(format!("inspect user:session:7 --json --store {url}"));
+    let in_url = format!("redis://user:{}@127.0.0.1", PASSWORD.replace('%', "%25"));
+    tell(format!("seed --keys 1000 --store {in_url}:0x"));
+    tell(format!("inspect --store {in_url}:1 --store-timeout 200ms"));
+    let logged = "--log trace --access-log 1 --log-format json";
+    // A pipe would be full before anybody reads it.
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let serve = secret(&format!("serve --port 0 --store {url} {logged}"))
+        .stderr(log.reopen().expect("the same file"))
+        .spawn()
+        .expect("it starts");
+    let mut serve = Serve::from_process(serve);
+    let load = "--rps 300 --duration 1s --warmup 100ms --tick 1ms";
+    let target = serve.url();
+    tell(format!("bench --target {target} {load} --out {reports}"));
+    tell(format!(
+        "bench --target {target} --store {url} --layers {load} --json -"
+    ));
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    for page in [
+        "/",
+        "/dashboard.json",
+        "/metrics",
+        "/stats",
+        "/openapi.json",
+    ] {
+        let reply = serve.ask("GET", page, &[&bearer], b"");
+        assert_eq!(reply.status, 200, "{page}");
+        told.extend([&reply.head, "\n", &reply.text(), "\n"]);
+    }
+    told += &serve.get("/stats").text();
+    serve.process.signal(rustix::process::Signal::TERM);
+    assert_eq!(serve.process.ended(), Some(0));
+    let log = std::fs::read_to_string(log.path()).expect("text");
+    assert!(
+        log.contains("TRACE") && log.contains("/user/sessions"),
+        "{log}"
+    );
+    told += &log;
+    let files = std::fs::read_dir(folder.path()).expect("reports");
+    let files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    assert!(files.len() >= 5, "{files:?}");
+    for file in files {
+        told += &String::from_utf8_lossy(&std::fs::read(&file).expect("a report"));
+    }
+    for line in told.lines() {
+        // The password in its plain form and in that of a URL.
+        assert!(!line.contains("hidden%") && !line.contains(TOKEN), "{line}");
+    }
 }
 
 #[test]

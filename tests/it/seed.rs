@@ -98,6 +98,13 @@ fn a_killed_load_goes_on_where_it_stopped_and_is_complete() {
 }
 
 #[test]
+fn a_load_that_is_on_disk_batch_by_batch_is_complete() {
+    let store = &Store::all()[1];
+    let summary = seed(&store.url(), 2_000, "--sync batch --verify");
+    assert_eq!(summary["verification"]["checked"], 2_000);
+}
+
+#[test]
 fn a_full_disk_fails_the_load_and_keeps_what_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("embedded:{}", folder.path().display());

@@ -38,6 +38,7 @@ fn every_flag_refuses_bad_input_in_one_clear_line() {
         ("seed --store redis-sentinel://u:1/p@h", "/mymaster"),
         ("seed --store rediss://h --store-tls-key x", "both"),
         ("seed --json=perhaps", "--json"),
+        ("seed --sync batch", "appendfsync"),
         ("serve --port 70000", "--port"),
         ("serve --bind localhost", "--bind"),
         ("serve --threads 5000", "--threads"),

@@ -335,7 +335,7 @@ impl Serve {
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[&str], body: &[u8]) -> Reply {
         let headers = [headers, &["connection: close", ""]].concat().join("\r\n");
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: test\r\n{headers}content-length: {}\r\n\r\n",
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         self.send(&[head.as_bytes(), body].concat())
@@ -343,7 +343,7 @@ impl Serve {
 
     /// Asks on a connection of its own, and leaves the answer in it.
     pub(crate) fn start_get(&self, target: &str) -> TcpStream {
-        let head = format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        let head = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         self.start_send(head.as_bytes())
     }
 
