@@ -109,6 +109,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn arrival(number: u64) -> Arrival {
@@ -169,5 +173,68 @@ mod tests {
         assert_eq!(queue.expired(11), Some(arrival(1)));
         assert_eq!(queue.expired(11), None);
         assert_eq!(queue.unfinished(), 1);
+    }
+
+    proptest! {
+        /// Events: 0 to 2 an arrival, 3 a new connection, 4 an answer, 5 the loss of a connection, 6 one wait is
+        /// too long. At the end each number is in one list, and no list holds one twice.
+        #[test]
+        fn whatever_becomes_of_the_connections_every_arrival_ends_once(
+            events in proptest::collection::vec((0_u8..7, 0_usize..8), 1..400),
+            capacity in 1_usize..12,
+        ) {
+            let mut queue = Queue::new(capacity);
+            let mut connections: BTreeMap<usize, Option<Arrival>> = BTreeMap::new();
+            let (mut sent, mut ended) = (Vec::new(), Vec::new());
+            let (mut offered, mut joined) = (0, 0);
+            for (event, which) in events {
+                let which = connections.keys().copied().nth(which);
+                match (event, which) {
+                    (0..=2, _) => {
+                        let one = arrival(offered);
+                        offered += 1;
+                        match queue.offer(one) {
+                            Offer::Send(connection) => {
+                                sent.push(one.number);
+                                let before = connections.insert(connection, Some(one));
+                                prop_assert_eq!(before, Some(None), "only an idle one that is there");
+                            }
+                            Offer::Waits => prop_assert!(connections.values().all(Option::is_some)),
+                            Offer::Refused => ended.push(one.number),
+                        }
+                    }
+                    (3, _) => {
+                        let next = queue.joined(joined);
+                        sent.extend(next.map(|next| next.number));
+                        connections.insert(joined, next);
+                        joined += 1;
+                    }
+                    (4, Some(which)) => {
+                        let Some(Some(done)) = connections.get(&which).copied() else { continue };
+                        ended.push(done.number);
+                        let next = queue.freed(which);
+                        sent.extend(next.map(|next| next.number));
+                        connections.insert(which, next);
+                    }
+                    (5, Some(which)) => {
+                        let carried = connections.remove(&which).flatten();
+                        queue.lost(which, carried.is_some());
+                        ended.extend(carried.map(|carried| carried.number));
+                    }
+                    (6, _) => {
+                        let late = queue.oldest_due_ns().and_then(|due_ns| queue.expired(due_ns + 1));
+                        ended.extend(late.map(|late| late.number));
+                    }
+                    _ => {}
+                }
+                prop_assert!(queue.unfinished() <= capacity);
+                prop_assert_eq!(queue.unfinished() + ended.len(), offered as usize);
+            }
+            prop_assert!(sent.is_sorted(), "who waits longest is sent first");
+            ended.extend(connections.values().flatten().map(|busy| busy.number));
+            ended.extend(std::iter::from_fn(|| queue.expired(u64::MAX)).map(|late| late.number));
+            ended.sort_unstable();
+            prop_assert_eq!(ended, (0..offered).collect::<Vec<_>>());
+        }
     }
 }
