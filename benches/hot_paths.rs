@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hyper::Method;
@@ -17,7 +19,7 @@ use kvpoc::bench::tally::{Outcome, Tally};
 use kvpoc::bench::workload::{Chooser, Work, Workload, headers};
 use kvpoc::cli::Fetch;
 use kvpoc::load::{Arrivals, KeysDist, Mix};
-use kvpoc::record::{self, Dataset};
+use kvpoc::record::{self, Dataset, Decoded, Session};
 use kvpoc::serve::reply;
 use kvpoc::serve::route::{Limits, route};
 use kvpoc::store::Batch;
@@ -72,6 +74,90 @@ fn records(criterion: &mut Criterion) {
             batch
         });
     });
+    group.finish();
+}
+
+/// A session in the shape of the formats that bincode was chosen before, which have names for its states.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Plain<'a, P> {
+    id: u64,
+    status: &'a str,
+    role: &'a str,
+    created_at_s: u64,
+    expires_at_s: u64,
+    ip: [u8; 4],
+    user_agent: &'a str,
+    padding: P,
+}
+
+impl<'a, P> Plain<'a, P> {
+    fn of(session: &Session<'a>, padding: P) -> Self {
+        Self {
+            id: session.id,
+            status: session.status.name(),
+            role: session.role.name(),
+            created_at_s: session.created_at_s,
+            expires_at_s: session.expires_at_s,
+            ip: session.ip,
+            user_agent: session.user_agent,
+            padding,
+        }
+    }
+}
+
+/// The same record of 256 bytes in three formats, its size in each name. JSON has to write the padding in base64, which is
+/// not in its time; `MessagePack` goes without names of members, which is its shortest form.
+fn codecs(criterion: &mut Criterion) {
+    let value = values().remove(0).expect("a value");
+    let Ok(Decoded::Session(session)) = record::decode(&value) else {
+        unreachable!("a seeded record is a session");
+    };
+    let padding = BASE64_STANDARD.encode(session.padding);
+    let as_json = Plain::of(&session, padding.as_str());
+    let json = serde_json::to_vec(&as_json).expect("JSON");
+    let as_pack = Plain::of(&session, serde_bytes::Bytes::new(session.padding));
+    let pack = rmp_serde::to_vec(&as_pack).expect("MessagePack");
+    let mut group = criterion.benchmark_group("codec");
+    let mut out = BytesMut::with_capacity(1_024);
+    group.bench_function(format!("bincode, {} B, encode", value.len()), |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            black_box(&session).put(&mut out);
+        });
+    });
+    group.bench_function(format!("bincode, {} B, decode", value.len()), |bencher| {
+        bencher.iter(|| record::decode(black_box(&value)).expect("a record"));
+    });
+    let mut out = Vec::with_capacity(1_024);
+    group.bench_function(format!("JSON, {} B, encode", json.len()), |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            serde_json::to_writer(&mut out, black_box(&as_json)).expect("JSON");
+        });
+    });
+    group.bench_function(format!("JSON, {} B, decode", json.len()), |bencher| {
+        bencher.iter(|| {
+            serde_json::from_slice::<Plain<'_, &str>>(black_box(&json)).expect("a session")
+        });
+    });
+    group.bench_function(
+        format!("MessagePack, {} B, encode", pack.len()),
+        |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                rmp_serde::encode::write(&mut out, black_box(&as_pack)).expect("MessagePack");
+            });
+        },
+    );
+    group.bench_function(
+        format!("MessagePack, {} B, decode", pack.len()),
+        |bencher| {
+            bencher.iter(|| {
+                rmp_serde::from_slice::<Plain<'_, &serde_bytes::Bytes>>(black_box(&pack))
+                    .expect("a session")
+            });
+        },
+    );
     group.finish();
 }
 
@@ -183,6 +269,6 @@ fn load(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = records, serving, load
+    targets = records, codecs, serving, load
 }
 criterion_main!(benches);
