@@ -15,8 +15,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::load::{Arrivals, KeysDist, Mix, Preset, Shard, Slos, Stages};
 use crate::units::{
-    KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_moment,
-    parse_ttl_or_zero,
+    KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_held_bytes,
+    parse_moment, parse_ttl_or_zero,
 };
 
 const AFTER_HELP: &str = "\
@@ -365,6 +365,11 @@ pub struct ServeArgs {
     /// Requests that may wait for the store at once, split evenly over the threads; more are answered 503
     #[arg(long, env = "KVPOC_SERVE_MAX_IN_FLIGHT", value_name = "N", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
+
+    /// Bytes of bodies on their way in and of answers above 64 KiB on their way out that may be held at once; beyond
+    /// them the answer is 503
+    #[arg(long, env = "KVPOC_MAX_HELD", value_name = "SIZE", default_value = "512MiB", value_parser = parse_held_bytes)]
+    pub max_held: usize,
 
     /// How long a connection may take to send the head of a request, the first or the next, or to take an answer
     #[arg(long, env = "KVPOC_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]

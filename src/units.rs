@@ -188,6 +188,18 @@ fn parse_value_bytes(text: &str) -> Result<usize, UnitError> {
     }
 }
 
+/// Parses how many bytes a server may hold: at least as many as one body may have, 4 MiB.
+pub fn parse_held_bytes(text: &str) -> Result<usize, UnitError> {
+    let size = text.parse::<ByteSize>().ok();
+    let bytes = size.and_then(|size| usize::try_from(size.as_u64()).ok());
+    bytes
+        .filter(|&bytes| bytes >= MIN_HELD_BYTES)
+        .ok_or_else(|| UnitError("give a size of 4MiB or more, such as 512MiB".into()))
+}
+
+/// Twice the largest body.
+const MIN_HELD_BYTES: usize = 4 * 1024 * 1024;
+
 impl fmt::Display for ValueSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

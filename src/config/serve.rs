@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub max_in_flight: usize,
     /// How long a connection may wait for a whole request.
     pub idle: Duration,
+    /// Bytes of bodies and of large answers that may be held.
+    pub max_held_bytes: usize,
     /// Time that requests under way have after the stop signal.
     pub drain: Duration,
     /// What is logged.
@@ -94,6 +96,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
         max_connections: args.max_connections as usize,
         max_in_flight: args.max_in_flight as usize,
         idle: args.idle_timeout,
+        max_held_bytes: args.max_held,
         drain: args.drain,
         log: LogConfig {
             filter: args.log,
@@ -107,17 +110,35 @@ fn access(args: &ServeArgs) -> Result<AccessConfig, ConfigError> {
     let token = Token::read(args.token_file.as_deref())?;
     let cors_origin = args.cors_origin.as_deref().map(cors_origin).transpose()?;
     let open_to_all = token.is_none() && !args.bind.is_loopback();
-    // Where being on this machine is all that a client must show, a name from outside is not.
-    let any_host = token.is_some() || open_to_all || args.allow_host.iter().any(|host| host == "*");
+    let any_host = args.allow_host == ["*"];
+    let hosts = if any_host {
+        Vec::new()
+    } else {
+        let hosts = args.allow_host.iter().map(|host| allowed_host(host));
+        hosts.collect::<Result<_, _>>()?
+    };
     // A page that may ask is somebody else too, wherever its browser runs.
-    let guarded = token.is_some() || (args.bind.is_loopback() && cors_origin.is_none());
+    let only_us = args.bind.is_loopback() && cors_origin.is_none() && !any_host;
+    let guarded = token.is_some() || only_us;
+    // Where being on this machine is all that a client must show, a name from outside shows that it may not be.
+    let on_trust = token.is_none() && !open_to_all && !any_host;
     Ok(AccessConfig {
-        token,
         allow_writes: args.allow_writes && guarded,
         open_to_all,
-        hosts: (!any_host).then(|| args.allow_host.clone()),
+        hosts: on_trust.then_some(hosts),
+        token,
         cors_origin,
     })
+}
+
+fn allowed_host(text: &str) -> Result<String, ConfigError> {
+    match url::Host::parse(text.trim()) {
+        Ok(url::Host::Domain(name)) if !name.contains('*') => Ok(name),
+        _ => {
+            let mend = "give names such as kvpoc.test, without scheme and port, or * alone for any";
+            Err(setting("--allow-host", text, mend))
+        }
+    }
 }
 
 fn cors_origin(text: &str) -> Result<HeaderValue, ConfigError> {

@@ -57,8 +57,15 @@ fn is_local(host: &str, hosts: &[String]) -> bool {
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'));
     address.unwrap_or(name).parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
+        || is_localhost(name)
         || hosts.iter().any(|one| one.eq_ignore_ascii_case(name))
+}
+
+/// `localhost` and all below it, which no resolver may give to anybody else (RFC 6761).
+fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next();
+    last.is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 fn shows(header: &[u8], token: &Token) -> bool {
@@ -154,6 +161,9 @@ mod tests {
             ("[::1]:8080", true),
             ("[::1]", true),
             ("192.0.2.7", true),
+            ("localhost.", true),
+            ("kvpoc.localhost:80", true),
+            ("notlocalhost", false),
             ("kvpoc.test:8080", true),
             ("evil.example", false),
             ("localhost.evil.example:8080", false),

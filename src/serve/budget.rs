@@ -1,11 +1,12 @@
-//! What one thread may hold at once: requests that wait for the store, and bytes of bodies and of answers. Pure.
+//! What may be held at once: requests of one thread that wait for the store, and bytes of bodies and of large
+//! answers. Pure.
 //!
 //! Enters: what is about to be held. Leaves: a place, or a refusal. Must not let anything wait for room: the
 //! refusal comes at once, and room comes back by itself when what was held is dropped.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -47,7 +48,8 @@ impl Drop for Place<'_> {
     }
 }
 
-/// A bounded number of bytes of one thread. Counted where they may be dropped by another.
+/// A bounded number of bytes, shared by all threads: only bodies and large answers come here.
+#[derive(Clone)]
 pub(super) struct Budget {
     taken: Arc<AtomicUsize>,
     all_bytes: usize,
@@ -61,18 +63,6 @@ impl Budget {
         }
     }
 
-    /// So many bytes more in what is held, or 503 at once.
-    pub(super) fn add(&self, held: &mut Held, bytes: usize) -> Result<(), Problem> {
-        // Only this thread adds, so what it saw free stays so.
-        if self.taken.load(Ordering::Relaxed).saturating_add(bytes) > self.all_bytes {
-            let detail = "too many bytes are on their way already";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
-        }
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
-        held.bytes += bytes;
-        Ok(())
-    }
-
     /// Nothing yet.
     pub(super) fn hold(&self) -> Held {
         Held {
@@ -80,6 +70,47 @@ impl Budget {
             bytes: 0,
         }
     }
+
+    /// So many bytes more in what is held, or 503 at once.
+    pub(super) fn add(&self, held: &mut Held, bytes: usize) -> Result<(), Problem> {
+        self.check_size(bytes)?;
+        let more = |taken: usize| Some(taken + bytes).filter(|&sum| sum <= self.all_bytes);
+        let added = self.taken.fetch_update(Relaxed, Relaxed, more);
+        added.map_err(|_| full())?;
+        held.bytes += bytes;
+        Ok(())
+    }
+
+    /// As [`Budget::add`], of what cannot be refused any more.
+    pub(super) fn add_beyond(&self, held: &mut Held, bytes: usize) {
+        self.taken.fetch_add(bytes, Relaxed);
+        held.bytes += bytes;
+    }
+
+    /// Refuses with 503 while there is no room for anything.
+    pub(super) fn check_room(&self) -> Result<(), Problem> {
+        if self.taken.load(Relaxed) < self.all_bytes {
+            return Ok(());
+        }
+        Err(full())
+    }
+
+    /// Refuses with 422 what will never fit.
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Problem> {
+        if bytes <= self.all_bytes {
+            return Ok(());
+        }
+        let detail = format!(
+            "the answer would have {bytes} bytes and more, and this server holds {} (--max-held); ask for fewer keys",
+            self.all_bytes
+        );
+        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+    }
+}
+
+fn full() -> Problem {
+    let detail = "too many bytes of bodies and answers are held already";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
 
 /// Bytes of a [`Budget`], given back when it is dropped.
@@ -106,7 +137,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.taken.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -127,16 +158,23 @@ mod tests {
     fn bytes_are_bounded_and_come_back_with_the_last_slice() {
         let budget = Budget::new(10);
         let (mut first, mut second) = (budget.hold(), budget.hold());
+        let refused =
+            |added: Result<(), Problem>| added.map_err(|problem| problem.status().as_u16());
         budget.add(&mut first, 4).expect("room");
         budget.add(&mut first, 4).expect("room");
-        assert!(budget.add(&mut second, 3).is_err());
-        assert!(budget.add(&mut second, usize::MAX).is_err());
+        assert_eq!(refused(budget.add(&mut second, 3)), Err(503));
+        assert_eq!(refused(budget.add(&mut second, usize::MAX)), Err(422));
+        budget.check_room().expect("a little");
         let whole = first.keep(Bytes::from_static(b"abcdefgh"));
         let slice = whole.slice(2..4);
         drop(whole);
         assert_eq!(slice, "cd");
-        assert!(budget.add(&mut second, 3).is_err());
+        assert_eq!(refused(budget.add(&mut second, 3)), Err(503));
         drop(slice);
         budget.add(&mut second, 10).expect("room again");
+        assert_eq!(refused(budget.check_room()), Err(503));
+        budget.add_beyond(&mut second, 5);
+        drop(second);
+        budget.add(&mut budget.hold(), 10).expect("room again");
     }
 }

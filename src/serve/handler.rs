@@ -32,12 +32,7 @@ use crate::units::MAX_VALUE_BYTES;
 
 /// The `OpenAPI` document of this server.
 const OPENAPI: &str = include_str!("openapi.json");
-/// Bodies that one thread holds at once, as far as they have come: who announces much and sends little takes
-/// nothing from the others.
-const MAX_BODIES_BYTES: usize = 128 * 1024 * 1024;
-/// Answers that one thread holds until their clients have taken them, and so the largest single one. Small ones
-/// are bounded by the number of connections, and do not count.
-const MAX_ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+/// Answers that do not count in what is held: the number of connections bounds them.
 const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 /// JSON that carries one value of 1 MiB in base64, or many small ones.
 const MAX_JSON_BYTES: usize = 2 * 1024 * 1024;
@@ -59,8 +54,7 @@ pub(super) struct Handler {
     limits: Limits,
     access: AccessConfig,
     waiting: Places,
-    bodies: Budget,
-    answers: Budget,
+    held: Budget,
     clock: RefCell<Clock>,
     stats: Recent<Snapshot>,
     ready: Recent<()>,
@@ -78,6 +72,7 @@ pub(super) struct Shared {
     pub(super) config: Arc<ServeConfig>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) dashboard: Arc<Dashboard>,
+    pub(super) held: Budget,
     pub(super) stop: CancellationToken,
 }
 
@@ -148,8 +143,7 @@ impl Handler {
             },
             access: config.access.clone(),
             waiting: Places::new(config.max_in_flight.div_ceil(config.threads)),
-            bodies: Budget::new(MAX_BODIES_BYTES),
-            answers: Budget::new(MAX_ANSWERS_BYTES),
+            held: shared.held,
             clock: RefCell::default(),
             stats: Recent::new(STATS_AGE),
             ready: Recent::new(READY_AGE),
@@ -170,7 +164,6 @@ impl Handler {
         let mut reply = self
             .try_answer(path, &head, body)
             .await
-            .and_then(|reply| self.hold(reply))
             .unwrap_or_else(Problem::into_reply);
         access::let_pages_read(&mut reply, self.access.cors_origin.as_ref());
         let took = entry.answered(reply.status());
@@ -184,15 +177,16 @@ impl Handler {
         if bytes <= SMALL_ANSWER_BYTES {
             return Ok(reply);
         }
-        if bytes > MAX_ANSWERS_BYTES {
-            let detail = format!(
-                "the answer would have {bytes} bytes, of {MAX_ANSWERS_BYTES}; ask for fewer keys"
-            );
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-        let mut held = self.answers.hold();
-        self.answers.add(&mut held, bytes)?;
+        let mut held = self.held.hold();
+        self.held.add(&mut held, bytes)?;
         Ok(reply.map(|body| held.keep(body)))
+    }
+
+    /// Refuses values that no answer holds, before one is made of them.
+    fn fitting(&self, values: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Problem> {
+        let bytes = values.iter().flatten().map(Bytes::len).sum();
+        self.held.check_size(bytes)?;
+        Ok(values)
     }
 
     /// What is looked at between requests.
@@ -210,22 +204,23 @@ impl Handler {
             access::check(&head.headers, self.access.token.as_ref())?;
         }
         let route = route(&head.method, head.uri.path(), head.uri.query(), self.limits)?;
-        match route {
-            // These do not depend on how many wait for the store.
-            Route::Livez => Ok(reply::text("alive\n")),
-            Route::Readyz => self.readyz().await,
-            Route::Metrics => Ok(reply::metrics(self.scrape())),
-            Route::OpenApi => Ok(reply::json(OPENAPI)),
-            Route::Dashboard => Ok(reply::page(dashboard::PAGE)),
-            Route::Floor(bytes) => Ok(reply::octets(Bytes::from_static(&FLOOR[..bytes]))),
-            Route::PutKey(..) | Route::Mget(_) | Route::Mset(..) => {
-                self.answer_with_body(route, &head.headers, body).await
-            }
+        let reply = match route {
+            // These do not depend on how many wait for the store, nor on how much is held.
+            Route::Livez => return Ok(reply::text("alive\n")),
+            Route::Readyz => return self.readyz().await,
+            Route::Metrics => return Ok(reply::metrics(self.scrape())),
+            Route::OpenApi => return Ok(reply::json(OPENAPI)),
+            Route::Dashboard => return Ok(reply::page(dashboard::PAGE)),
+            Route::Floor(bytes) => return Ok(reply::octets(Bytes::from_static(&FLOOR[..bytes]))),
             Route::Pipeline | Route::Command => {
-                self.answer_upstash(route, &head.headers, body).await
+                return self.answer_upstash(route, &head.headers, body).await;
             }
-            _ => self.answer_from_store(route, &head.headers).await,
-        }
+            Route::PutKey(..) | Route::Mget(_) | Route::Mset(..) => {
+                self.answer_with_body(route, &head.headers, body).await?
+            }
+            _ => self.answer_from_store(route, &head.headers).await?,
+        };
+        self.hold(reply)
     }
 
     async fn answer_from_store(
@@ -243,7 +238,7 @@ impl Handler {
                 }
             }
             Route::Sessions(ids) => {
-                let values = self.keys.get_many(self.session_keys(&ids)).await?;
+                let values = self.fitting(self.keys.get_many(self.session_keys(&ids)).await?)?;
                 match Form::wanted(headers) {
                     Form::Json => reply::sessions(&ids, &values, self.clock.borrow_mut().now()),
                     Form::Octets => reply::sessions_octets(&ids, values),
@@ -258,7 +253,7 @@ impl Handler {
                 reply::value(value, &tag)
             }
             Route::GetKeys(keys, encoding) => {
-                let values = self.keys.get_many(keys).await?;
+                let values = self.fitting(self.keys.get_many(keys).await?)?;
                 match Form::wanted(headers) {
                     Form::Json => reply::values(&values, encoding),
                     Form::Octets => Ok(reply::frames(&values)),
@@ -292,7 +287,7 @@ impl Handler {
                 let (body, _held) = self.read_json(headers, incoming).await?;
                 let keys = body::mget(&body, max)?;
                 let _place = self.waiting.take()?;
-                let values = self.keys.get_many(keys).await?;
+                let values = self.fitting(self.keys.get_many(keys).await?)?;
                 match Form::wanted(headers) {
                     Form::Json => reply::values(&values, encoding),
                     Form::Octets => Ok(reply::frames(&values)),
@@ -330,17 +325,26 @@ impl Handler {
         let (body, _held) = self.read_json(headers, incoming).await?;
         let encoding = upstash::encoding(headers);
         let _place = self.waiting.take()?;
-        if route == Route::Pipeline {
+        // Its commands may write, so its answer is not refused once they ran.
+        self.held.check_room()?;
+        let mut reply = if route == Route::Pipeline {
             // Kept apart, as it is large and would make every answer so.
             let answers = Box::pin(upstash::pipeline(&body, &self.keys, self.limits, encoding));
-            let answers = answers.await?;
-            return Ok(reply::json(answers.to_string()));
-        }
-        let (answer, succeeded) =
-            upstash::command(&body, &self.keys, self.limits, encoding).await?;
-        let mut reply = reply::json(answer.to_string());
-        if !succeeded {
-            *reply.status_mut() = StatusCode::BAD_REQUEST;
+            reply::json(answers.await?.to_string())
+        } else {
+            let (answer, succeeded) =
+                upstash::command(&body, &self.keys, self.limits, encoding).await?;
+            let mut reply = reply::json(answer.to_string());
+            if !succeeded {
+                *reply.status_mut() = StatusCode::BAD_REQUEST;
+            }
+            reply
+        };
+        let bytes = reply.body().len();
+        if bytes > SMALL_ANSWER_BYTES {
+            let mut held = self.held.hold();
+            self.held.add_beyond(&mut held, bytes);
+            reply = reply.map(|body| held.keep(body));
         }
         Ok(reply)
     }
@@ -372,7 +376,7 @@ impl Handler {
         if body.size_hint().lower() > max_bytes as u64 {
             return Err(too_large());
         }
-        let mut held = self.bodies.hold();
+        let mut held = self.held.hold();
         let whole = async {
             let mut whole = BytesMut::new();
             while let Some(frame) = body.frame().await {
@@ -385,7 +389,7 @@ impl Handler {
                 if part.len() > max_bytes - whole.len() {
                     return Err(too_large());
                 }
-                self.bodies.add(&mut held, part.len())?;
+                self.held.add(&mut held, part.len())?;
                 whole.extend_from_slice(&part);
             }
             Ok(whole.freeze())

@@ -21,9 +21,9 @@ use crate::process;
 /// The methods that have a label of their own; all others share the last.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"];
 /// The codes that are answered, and 499, as nginx has it, for clients that left before their answer.
-const CODES: [u16; 21] = [
-    200, 204, 304, 400, 401, 403, 404, 405, 406, 408, 412, 413, 414, 415, 499, 500, 502, 503, 504,
-    507, 0,
+const CODES: [u16; 23] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 406, 408, 412, 413, 414, 415, 421, 422, 499, 500, 502,
+    503, 504, 507, 0,
 ];
 /// A client that went away before its answer was ready.
 pub(super) const CLIENT_LEFT: u16 = 499;

@@ -35,6 +35,7 @@ use crate::config::ServeConfig;
 use crate::exit;
 use crate::store::{Store, StoreStats, Usage};
 use crate::units::grouped;
+use budget::Budget;
 use dashboard::Dashboard;
 use handler::Shared;
 use metrics::Metrics;
@@ -90,6 +91,7 @@ pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result
         config: config.clone(),
         metrics,
         dashboard: dashboard.clone(),
+        held: Budget::new(config.max_held_bytes),
         stop: stop.clone(),
     };
     let mut threads = Vec::new();

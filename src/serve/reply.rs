@@ -133,7 +133,7 @@ pub fn session(id: u64, value: Option<&Bytes>, validated_at: &str) -> Result<Rep
 pub fn session_octets(id: u64, value: Option<Bytes>) -> Result<Reply, Problem> {
     let value = value.ok_or_else(|| no_session(id))?;
     match record::decode(&value) {
-        Ok(decoded) if is_active(&decoded) => Ok(with_type(OCTETS, value)),
+        Ok(decoded) if is_active(&decoded) => Ok(with_type(OCTETS, alone(&value))),
         Ok(_) => Err(no_session(id)),
         Err(error) => Err(unreadable(id, &error)),
     }
@@ -177,9 +177,15 @@ pub fn sessions_octets(ids: &[u64], mut values: Vec<Option<Bytes>>) -> Result<Re
 
 /// The stored bytes as they are, with their tag; 404 when there are none.
 pub fn value(value: Option<Bytes>, tag: &str) -> Result<Reply, Problem> {
-    let mut reply = with_type(OCTETS, value.ok_or_else(no_value)?);
+    let mut reply = with_type(OCTETS, alone(&value.ok_or_else(no_value)?));
     insert_tag(&mut reply, tag);
     Ok(reply)
+}
+
+/// A copy: a slice would keep the whole buffer that it was read into, with other answers of the store, for as
+/// long as a client does not take it.
+fn alone(value: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(value)
 }
 
 /// The client holds this value already.

@@ -29,6 +29,9 @@ use crate::store::Store;
 const BEFORE_DRAIN: Duration = Duration::from_millis(250);
 /// Head of a request: its line and all headers. A batch of 128 ids needs about 2 KiB.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// What a connection keeps of a body on its way in, or of answers to requests that were sent ahead. hyper's own
+/// limit of 400 KiB comes to gigabytes for the connections that may be open.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// How often idle connections are looked for, which is also how exactly they are timed.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -188,6 +191,7 @@ impl Connections {
         });
         let connection = http1::Builder::new()
             .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         let task = tokio::task::spawn_local(async move {

@@ -219,14 +219,16 @@ fn a_name_from_outside_is_not_answered_to_unless_a_token_or_a_setting_lets_it_in
     let serve = Serve::start(&store.url(), "--allow-host kvpoc.test,other.test");
     assert_eq!(status(&serve, "other.test:8080", "/user/session/1"), [200]);
     assert_eq!(status(&serve, "evil.example", "/user/session/1"), [421]);
-    let serve = Serve::start(&store.url(), "--allow-host *");
+    let serve = Serve::start(&store.url(), "--allow-host * --allow-writes");
     assert_eq!(status(&serve, "evil.example", "/user/session/1"), [200]);
+    // Where anybody may be behind a request, nobody writes.
+    assert_eq!(serve.request("PUT", "/v1/keys/k", b"v").status, 403);
 }
 
 #[test]
 fn bodies_that_never_come_take_nothing_from_those_that_do() {
     let store = Server::start();
-    let serve = Serve::start(&store.url(), "--allow-writes --threads 1");
+    let serve = Serve::start(&store.url(), "--allow-writes --max-held 64MiB");
     // More than could ever be held if each had all that it announces.
     let stalled: Vec<TcpStream> = (0..400)
         .map(|key| {
@@ -247,17 +249,22 @@ fn clients_that_do_not_take_their_large_answers_leave_the_small_ones_to_others()
     let store = Server::start();
     let serve = Serve::start(
         &store.url(),
-        "--allow-writes --threads 1 --store-timeout 10s",
+        "--allow-writes --max-held 64MiB --store-timeout 10s",
     );
     let value = vec![b'v'; 1024 * 1024];
     assert_eq!(serve.request("PUT", "/v1/keys/large", &value).status, 204);
     let of = |keys: usize| format!("/v1/keys?{}", vec!["k=large"; keys].join("&"));
     // 30 MiB each, of 64.
-    let mut untaken = vec![serve.start_get(&of(30)), serve.start_get(&of(30))];
-    let refused = eventually("a refusal", || {
-        let reply = serve.get(&of(20));
-        (reply.status != 200).then_some(reply)
-    });
+    let mut untaken: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = serve.start_get(&of(30));
+            let mut begun = [0; 12];
+            stream.read_exact(&mut begun).expect("an answer begins");
+            assert_eq!(&begun, b"HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    let refused = serve.get(&of(20));
     assert_eq!(
         (refused.status, refused.header("retry-after")),
         (503, Some("1"))
@@ -267,7 +274,7 @@ fn clients_that_do_not_take_their_large_answers_leave_the_small_ones_to_others()
     eventually("room again", || {
         (serve.get(&of(20)).status == 200).then_some(())
     });
-    // What no thread can hold is not a matter of time.
+    // What cannot be held at all is not a matter of time.
     let refused = serve.get(&of(65));
     assert_eq!(refused.status, 422, "{}", refused.text());
     assert!(refused.text().contains("fewer keys"), "{}", refused.text());
