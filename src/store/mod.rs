@@ -293,7 +293,7 @@ impl Store {
     /// configured [`Fetch`](crate::cli::Fetch), and as many key operations as keys.
     pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => Box::pin(store.get_many(keys)).await,
+            Engine::Dragonfly(store) => store.get_many(keys).await,
             Engine::Embedded(store) => store.get_many(&keys),
         }
     }
