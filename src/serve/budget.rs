@@ -81,10 +81,11 @@ impl Budget {
         Ok(())
     }
 
-    /// As [`Budget::add`], of what cannot be refused any more.
-    pub(super) fn add_beyond(&self, held: &mut Held, bytes: usize) {
+    /// What cannot be refused any more.
+    pub(super) fn hold_beyond(&self, bytes: usize) -> Held {
         self.taken.fetch_add(bytes, Relaxed);
-        held.bytes += bytes;
+        let taken = self.taken.clone();
+        Held { taken, bytes }
     }
 
     /// Refuses with 503 while there is no room for anything.
@@ -173,8 +174,7 @@ mod tests {
         drop(slice);
         budget.add(&mut second, 10).expect("room again");
         assert_eq!(refused(budget.check_room()), Err(503));
-        budget.add_beyond(&mut second, 5);
-        drop(second);
+        drop((second, budget.hold_beyond(5)));
         budget.add(&mut budget.hold(), 10).expect("room again");
     }
 }

@@ -327,26 +327,19 @@ impl Handler {
         let _place = self.waiting.take()?;
         // Its commands may write, so its answer is not refused once they ran.
         self.held.check_room()?;
-        let mut reply = if route == Route::Pipeline {
+        let (answer, succeeded) = if route == Route::Pipeline {
             // Kept apart, as it is large and would make every answer so.
             let answers = Box::pin(upstash::pipeline(&body, &self.keys, self.limits, encoding));
-            reply::json(answers.await?.to_string())
+            (answers.await?, true)
         } else {
-            let (answer, succeeded) =
-                upstash::command(&body, &self.keys, self.limits, encoding).await?;
-            let mut reply = reply::json(answer.to_string());
-            if !succeeded {
-                *reply.status_mut() = StatusCode::BAD_REQUEST;
-            }
-            reply
+            upstash::command(&body, &self.keys, self.limits, encoding).await?
         };
-        let bytes = reply.body().len();
-        if bytes > SMALL_ANSWER_BYTES {
-            let mut held = self.held.hold();
-            self.held.add_beyond(&mut held, bytes);
-            reply = reply.map(|body| held.keep(body));
+        let mut reply = reply::json(answer.to_string());
+        if !succeeded {
+            *reply.status_mut() = StatusCode::BAD_REQUEST;
         }
-        Ok(reply)
+        let held = self.held.hold_beyond(reply.body().len());
+        Ok(reply.map(|body| held.keep(body)))
     }
 
     /// A body that says that it is JSON, and its part of what may be held until it is answered.

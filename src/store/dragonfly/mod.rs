@@ -487,7 +487,7 @@ async fn flushed_by(
 }
 
 /// A future in a box, made there where the compiler can.
-#[inline(always)]
+#[inline]
 fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
