@@ -188,7 +188,7 @@ fn parse_value_bytes(text: &str) -> Result<usize, UnitError> {
     }
 }
 
-/// Parses how many bytes a server may hold: at least as many as one body may have, 4 MiB.
+/// Parses how many bytes a server may hold: 4 MiB or more.
 pub fn parse_held_bytes(text: &str) -> Result<usize, UnitError> {
     let size = text.parse::<ByteSize>().ok();
     let bytes = size.and_then(|size| usize::try_from(size.as_u64()).ok());
