@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper::header::EXPECT;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::Mutex;
@@ -38,6 +39,10 @@ const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 const MAX_JSON_BYTES: usize = 2 * 1024 * 1024;
 /// A body that takes longer is not going to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is taken of a body after its answer, and for how long: as much as any body may have, once more. A
+/// connection that is closed with bytes unread is reset, and the reset can overtake the answer that says why.
+const MAX_REST_BYTES: usize = 2 * MAX_JSON_BYTES;
+const REST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Each thread asks the store for its statistics at most this often, whatever the clients do.
 const STATS_AGE: Duration = Duration::from_secs(1);
 /// As often is looked whether it answers at all.
@@ -158,13 +163,17 @@ impl Handler {
 
     /// Answers one request; every failure is an answer too.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         let path = Path::of(head.uri.path());
         let entry = self.counters.enter(path, &head.method);
         let mut reply = self
-            .try_answer(path, &head, body)
+            .try_answer(path, &head, &mut body)
             .await
             .unwrap_or_else(Problem::into_reply);
+        // Who asked to be told first sends nothing after a refusal.
+        if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
+            tokio::task::spawn_local(take_rest(body));
+        }
         access::let_pages_read(&mut reply, self.access.cors_origin.as_ref());
         let took = entry.answered(reply.status());
         self.log.note(&head.method, &head.uri, reply.status(), took);
@@ -194,7 +203,12 @@ impl Handler {
         self.keys.note_connection();
     }
 
-    async fn try_answer(&self, path: Path, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
+    async fn try_answer(
+        &self,
+        path: Path,
+        head: &Parts,
+        body: &mut Incoming,
+    ) -> Result<Reply, Problem> {
         let (allowed, origin) = (path.allowed(self.limits), self.access.cors_origin.as_ref());
         if let Some(reply) = access::preflight(&head.method, &head.headers, allowed, origin) {
             return Ok(reply);
@@ -279,7 +293,7 @@ impl Handler {
         &self,
         route: Route<'_>,
         headers: &HeaderMap,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Reply, Problem> {
         let max = self.limits.max_keys_per_request;
         match route {
@@ -320,7 +334,7 @@ impl Handler {
         &self,
         route: Route<'_>,
         headers: &HeaderMap,
-        incoming: Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Reply, Problem> {
         let (body, _held) = self.read_json(headers, incoming).await?;
         let encoding = upstash::encoding(headers);
@@ -346,7 +360,7 @@ impl Handler {
     async fn read_json(
         &self,
         headers: &HeaderMap,
-        body: Incoming,
+        body: &mut Incoming,
     ) -> Result<(Bytes, Held), Problem> {
         if !is_json(headers) {
             let detail = "the body must be JSON and say so: content-type: application/json";
@@ -359,7 +373,7 @@ impl Handler {
     /// wait for the store.
     async fn read_body(
         &self,
-        mut body: Incoming,
+        body: &mut Incoming,
         max_bytes: usize,
     ) -> Result<(Bytes, Held), Problem> {
         let too_large = || {
@@ -451,6 +465,19 @@ impl Handler {
         *last = Some((Instant::now(), text.clone()));
         text
     }
+}
+
+/// Takes the rest of a body that nobody needs any more, while its answer is on its way.
+async fn take_rest(mut body: Incoming) {
+    let rest = async {
+        let mut left = MAX_REST_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            left = left.checked_sub(bytes)?;
+        }
+        Some(())
+    };
+    let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
 }
 
 /// Refuses to write on a condition that the store cannot check in the same step.

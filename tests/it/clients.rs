@@ -1,6 +1,6 @@
 //! Clients that break the rules: nothing hangs, nothing of theirs becomes a command or another's request.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -114,6 +114,45 @@ fn what_is_too_long_is_refused_before_it_is_all_there() {
     }
     assert_eq!(store.ask("DBSIZE"), ":0\r\n");
     assert_eq!(serve.get("/livez").status, 200);
+}
+
+#[test]
+fn a_refusal_that_comes_before_the_body_reaches_the_client_and_keeps_the_connection() {
+    let store = Server::start();
+    let serve = Serve::start(&store.url(), "--allow-writes");
+    let stream = TcpStream::connect(serve.address).expect("serve accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let (mut writer, mut answers) = (&stream, BufReader::new(&stream));
+    let mut status = || {
+        let mut line = String::new();
+        answers.read_line(&mut line).expect("an answer");
+        let status = line.split(' ').nth(1).expect("a status").to_owned();
+        let mut bytes = 0;
+        while line.trim() != "" {
+            if let Some(length) = line.strip_prefix("content-length: ") {
+                bytes = length.trim().parse().expect("a length");
+            }
+            line.clear();
+            answers.read_line(&mut line).expect("a head");
+        }
+        let mut body = vec![0; bytes];
+        answers.read_exact(&mut body).expect("a body");
+        status
+    };
+    let large = vec![b'x'; 2 * 1024 * 1024];
+    for _ in 0..2 {
+        let head = format!(
+            "PUT /v1/keys/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+            large.len()
+        );
+        writer.write_all(head.as_bytes()).expect("a head");
+        assert_eq!(status(), "413");
+        writer.write_all(&large).expect("serve takes it");
+        writer
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .expect("another request");
+        assert_eq!(status(), "200");
+    }
 }
 
 #[test]
