@@ -24,7 +24,6 @@ use kvpoc::serve::reply;
 use kvpoc::serve::route::{Limits, route};
 use kvpoc::store::Batch;
 
-const NOW: &str = "2026-01-02T03:04:05Z";
 /// Keys of one request, as in the claim.
 const KEYS: u64 = 15;
 
@@ -171,6 +170,7 @@ fn serving(criterion: &mut Criterion) {
     let list: Vec<String> = ids.iter().map(u64::to_string).collect();
     let query = format!("ids={}", list.join(","));
     let values = values();
+    let ending = reply::Ending::at("2026-01-02T03:04:05Z");
     let mut group = criterion.benchmark_group("serve, 15 keys");
     group.bench_function("route", |bencher| {
         bencher.iter(|| {
@@ -183,7 +183,7 @@ fn serving(criterion: &mut Criterion) {
         });
     });
     group.bench_function("reply", |bencher| {
-        bencher.iter(|| reply::sessions(&ids, black_box(&values), NOW).expect("a reply"));
+        bencher.iter(|| reply::sessions(&ids, black_box(&values), &ending).expect("a reply"));
     });
     group.finish();
 }

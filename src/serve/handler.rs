@@ -22,7 +22,7 @@ use super::keys::Keys;
 use super::log::AccessLog;
 use super::metrics::{Counters, Metrics};
 use super::negotiate::{Form, has_other_conditions, is_json, names_tag, only_if_absent};
-use super::reply::{self, Problem, Reply};
+use super::reply::{self, Ending, Problem, Reply};
 use super::route::{Limits, Path, Route, route};
 use super::{access, body, unix_seconds, upstash};
 use crate::cli::Fetch;
@@ -114,22 +114,27 @@ struct Snapshot {
     body: Bytes,
 }
 
-/// The current second as text, formatted once a second.
-#[derive(Default)]
+/// The current second as sessions end with it, formatted once a second.
 struct Clock {
     second: u64,
-    text: String,
+    ending: Ending,
 }
 
 impl Clock {
-    fn now(&mut self) -> &str {
-        let now = SystemTime::now();
-        let second = unix_seconds(now);
-        if second != self.second {
-            self.second = second;
-            self.text = humantime::format_rfc3339_seconds(now).to_string();
+    fn at(now: SystemTime) -> Self {
+        let second = humantime::format_rfc3339_seconds(now).to_string();
+        Self {
+            second: unix_seconds(now),
+            ending: Ending::at(&second),
         }
-        &self.text
+    }
+
+    fn ending(&mut self) -> &Ending {
+        let now = SystemTime::now();
+        if unix_seconds(now) != self.second {
+            *self = Self::at(now);
+        }
+        &self.ending
     }
 }
 
@@ -149,7 +154,7 @@ impl Handler {
             access: config.access.clone(),
             waiting: Places::new(config.max_in_flight.div_ceil(config.threads)),
             held: shared.held,
-            clock: RefCell::default(),
+            clock: Clock::at(SystemTime::now()).into(),
             stats: Recent::new(STATS_AGE),
             ready: Recent::new(READY_AGE),
             scraped: RefCell::default(),
@@ -247,14 +252,16 @@ impl Handler {
             Route::Session(id) => {
                 let value = self.keys.get(self.session_key(id)).await?;
                 match Form::wanted(headers) {
-                    Form::Json => reply::session(id, value.as_ref(), self.clock.borrow_mut().now()),
+                    Form::Json => {
+                        reply::session(id, value.as_ref(), self.clock.borrow_mut().ending())
+                    }
                     Form::Octets => reply::session_octets(id, value),
                 }
             }
             Route::Sessions(ids) => {
                 let values = self.fitting(self.keys.get_many(self.session_keys(&ids)).await?)?;
                 match Form::wanted(headers) {
-                    Form::Json => reply::sessions(&ids, &values, self.clock.borrow_mut().now()),
+                    Form::Json => reply::sessions(&ids, &values, self.clock.borrow_mut().ending()),
                     Form::Octets => reply::sessions_octets(&ids, values),
                 }
             }
@@ -521,9 +528,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_prints_the_second() {
-        let mut clock = Clock::default();
-        let text = clock.now().to_owned();
-        assert!(humantime::parse_rfc3339(&text).is_ok(), "{text}");
+    fn a_session_ends_with_the_second_of_its_answer() {
+        let mut clock = Clock::at(SystemTime::UNIX_EPOCH);
+        assert_ne!(
+            clock.ending().as_bytes(),
+            br#","validated_at":"1970-01-01T00:00:00Z"}"#
+        );
+        let clock = Clock::at(SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            clock.ending.as_bytes(),
+            br#","validated_at":"1970-01-01T00:00:00Z"}"#
+        );
     }
 }

@@ -10,6 +10,7 @@ mod budget;
 mod check;
 mod dashboard;
 mod handler;
+mod json;
 mod keys;
 mod latency;
 mod log;

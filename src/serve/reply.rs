@@ -13,8 +13,10 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
+use super::json;
+pub use super::json::Ending;
 use super::route::Encoding;
-use crate::record::{self, DecodeError, Decoded, Session};
+use crate::record::{self, DecodeError, Decoded};
 use crate::store::StoreError;
 
 /// An answer, whole in memory.
@@ -37,8 +39,6 @@ const CHALLENGES: [HeaderValue; 2] = [
     HeaderValue::from_static("Bearer realm=\"kvpoc\""),
     HeaderValue::from_static("Basic realm=\"kvpoc\", charset=\"UTF-8\""),
 ];
-/// Fits the longest JSON of a seeded session, so that a body is allocated once.
-const SESSION_JSON_BYTES: usize = 320;
 /// The store is tried again within half a second, so a client may well come back after one.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// The length of an absent value in a frame; no value is nearly as long.
@@ -120,9 +120,9 @@ impl From<StoreError> for Problem {
 }
 
 /// One session, or 404 when it is absent or not active.
-pub fn session(id: u64, value: Option<&Bytes>, validated_at: &str) -> Result<Reply, Problem> {
-    let mut body = Vec::with_capacity(SESSION_JSON_BYTES);
-    if put_session(id, value, validated_at, &mut body)? {
+pub fn session(id: u64, value: Option<&Bytes>, ending: &Ending) -> Result<Reply, Problem> {
+    let mut body = Vec::with_capacity(json::SESSION_BYTES);
+    if put_session(id, value, ending, &mut body)? {
         Ok(json(body))
     } else {
         Err(no_session(id))
@@ -145,16 +145,12 @@ fn no_session(id: u64) -> Problem {
 }
 
 /// The sessions in the order of the request, `null` for what is absent or not active.
-pub fn sessions(
-    ids: &[u64],
-    values: &[Option<Bytes>],
-    validated_at: &str,
-) -> Result<Reply, Problem> {
+pub fn sessions(ids: &[u64], values: &[Option<Bytes>], ending: &Ending) -> Result<Reply, Problem> {
     debug_assert_eq!(ids.len(), values.len());
-    let mut body = Vec::with_capacity(2 + ids.len() * SESSION_JSON_BYTES);
+    let mut body = Vec::with_capacity(2 + ids.len() * json::SESSION_BYTES);
     for (position, (&id, value)) in ids.iter().zip(values).enumerate() {
         body.push(if position == 0 { b'[' } else { b',' });
-        if !put_session(id, value.as_ref(), validated_at, &mut body)? {
+        if !put_session(id, value.as_ref(), ending, &mut body)? {
             body.extend_from_slice(b"null");
         }
     }
@@ -254,7 +250,7 @@ fn put_value(
                 );
                 Problem::new(StatusCode::NOT_ACCEPTABLE, detail)
             })?;
-            put_json_text(text, out);
+            json::put_text(text, out);
         }
     }
     Ok(())
@@ -329,7 +325,7 @@ fn is_active(decoded: &Decoded<'_>) -> bool {
 fn put_session(
     id: u64,
     value: Option<&Bytes>,
-    validated_at: &str,
+    ending: &Ending,
     out: &mut Vec<u8>,
 ) -> Result<bool, Problem> {
     let Some(value) = value else { return Ok(false) };
@@ -338,13 +334,11 @@ fn put_session(
         return Ok(false);
     }
     match decoded {
-        Decoded::Session(session) => put_session_json(&session, validated_at, out),
+        Decoded::Session(session) => json::put_active_session(&session, ending, out),
         Decoded::Json { text, .. } => {
             // A valid object ends with its brace, so the new member goes in before it.
             out.extend_from_slice(&text.as_bytes()[..text.len() - 1]);
-            out.extend_from_slice(b",\"validated_at\":\"");
-            out.extend_from_slice(validated_at.as_bytes());
-            out.extend_from_slice(b"\"}");
+            out.extend_from_slice(ending.as_bytes());
         }
     }
     Ok(true)
@@ -358,56 +352,17 @@ fn unreadable(id: u64, error: &DecodeError) -> Problem {
     )
 }
 
-fn put_session_json(session: &Session<'_>, validated_at: &str, out: &mut Vec<u8>) {
-    // Once for the usual session, so that no append below has to grow the body.
-    out.reserve(SESSION_JSON_BYTES);
-    let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(b"{\"id\":");
-    out.extend_from_slice(digits.format(session.id).as_bytes());
-    out.extend_from_slice(b",\"status\":\"");
-    out.extend_from_slice(session.status.name().as_bytes());
-    out.extend_from_slice(b"\",\"role\":\"");
-    out.extend_from_slice(session.role.name().as_bytes());
-    out.extend_from_slice(b"\",\"created_at\":");
-    out.extend_from_slice(digits.format(session.created_at_s).as_bytes());
-    out.extend_from_slice(b",\"expires_at\":");
-    out.extend_from_slice(digits.format(session.expires_at_s).as_bytes());
-    out.extend_from_slice(b",\"ip\":\"");
-    for (position, octet) in session.ip.into_iter().enumerate() {
-        if position > 0 {
-            out.push(b'.');
-        }
-        out.extend_from_slice(digits.format(octet).as_bytes());
-    }
-    out.extend_from_slice(b"\",\"user_agent\":");
-    put_json_text(session.user_agent, out);
-    out.extend_from_slice(b",\"validated_at\":\"");
-    out.extend_from_slice(validated_at.as_bytes());
-    out.extend_from_slice(b"\"}");
-}
-
-/// Text with its quotes; what needs escaping is rare, and left to `serde_json`.
-pub(super) fn put_json_text(text: &str, out: &mut Vec<u8>) {
-    // In one byte and without an early exit, so that the loop runs over many bytes at once.
-    let special = text.bytes().fold(0, |found, byte| {
-        found | u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
-    });
-    if special != 0 {
-        serde_json::to_writer(out, text).expect("writing text to memory cannot fail");
-    } else {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use record::{Role, Status};
+    use record::{Role, Session, Status};
 
     const NOW: &str = "2026-01-02T03:04:05Z";
+
+    fn now() -> Ending {
+        Ending::at(NOW)
+    }
 
     fn encoded(status: Status, user_agent: &str) -> Bytes {
         let mut out = BytesMut::new();
@@ -432,7 +387,7 @@ mod tests {
     #[test]
     fn a_session_is_written_as_json_that_a_parser_reads() {
         let value = encoded(Status::Active, "a \"quoted\"\n agent");
-        let reply = session(7, Some(&value), NOW).expect("a reply");
+        let reply = session(7, Some(&value), &now()).expect("a reply");
         let json: serde_json::Value = serde_json::from_str(&body(reply)).expect("JSON");
         let expected = serde_json::json!({
             "id": 7, "status": "active", "role": "senior", "created_at": 1, "expires_at": 2,
@@ -444,7 +399,7 @@ mod tests {
     #[test]
     fn json_of_an_older_loader_keeps_its_members() {
         let value = Bytes::from_static(br#"{"status":"active","role":"senior"} "#);
-        let reply = session(1, Some(&value), NOW).expect("a reply");
+        let reply = session(1, Some(&value), &now()).expect("a reply");
         let expected =
             r#"{"status":"active","role":"senior","validated_at":"2026-01-02T03:04:05Z"}"#;
         assert_eq!(body(reply), expected);
@@ -455,25 +410,25 @@ mod tests {
         let revoked = encoded(Status::Revoked, "x");
         let old = Bytes::from_static(br#"{"status":"revoked"}"#);
         for value in [None, Some(&revoked), Some(&old)] {
-            let problem = session(7, value, NOW).expect_err("a problem");
+            let problem = session(7, value, &now()).expect_err("a problem");
             assert_eq!(problem.status(), StatusCode::NOT_FOUND);
         }
         let values = [None, Some(revoked), Some(old)];
-        let reply = sessions(&[1, 2, 3], &values, NOW).expect("a reply");
+        let reply = sessions(&[1, 2, 3], &values, &now()).expect("a reply");
         assert_eq!(body(reply), "[null,null,null]");
     }
 
     #[test]
     fn sessions_keep_the_order_of_the_request() {
         let value = Some(Bytes::from_static(br#"{"status":"active","n":1}"#));
-        let reply = sessions(&[5, 6], &[None, value], NOW).expect("a reply");
+        let reply = sessions(&[5, 6], &[None, value], &now()).expect("a reply");
         assert!(body(reply).starts_with(r#"[null,{"status":"active","n":1,"#));
     }
 
     #[test]
     fn what_cannot_be_read_is_a_problem_and_not_a_miss() {
         let value = Bytes::from_static(b"\x09");
-        let problem = sessions(&[5], &[Some(value)], NOW).expect_err("a problem");
+        let problem = sessions(&[5], &[Some(value)], &now()).expect_err("a problem");
         assert_eq!(problem.status(), StatusCode::BAD_GATEWAY);
         assert!(problem.detail().contains("session 5"));
     }

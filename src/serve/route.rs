@@ -256,17 +256,26 @@ fn sessions_route(query: Option<&str>, max: usize) -> Result<Route<'_>, Problem>
     let list = parameter(query, "ids").filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| bad("ids is missing; write ?ids=1,2,3"))?;
     let mut ids = Vec::with_capacity(16);
-    // By bytes: the pattern search of `str` takes longer than reading the numbers.
-    for digits in list.as_bytes().split(|&byte| byte == b',') {
+    let mut rest = list.as_bytes();
+    loop {
         if ids.len() == max {
             return Err(bad(format!("ids holds more than {max} sessions")));
         }
-        ids.push(number_of(digits).ok_or_else(|| {
-            let text = String::from_utf8_lossy(digits);
-            bad(format!("ids holds {text:?}, which is no number"))
-        })?);
+        let (id, after) = split_number(rest);
+        ids.push(id.ok_or_else(|| no_number(rest))?);
+        match after {
+            [] => break,
+            [b',', after @ ..] => rest = after,
+            _ => return Err(no_number(rest)),
+        }
     }
     Ok(Route::Sessions(ids))
+}
+
+fn no_number(list: &[u8]) -> Problem {
+    let end = memchr::memchr(b',', list).unwrap_or(list.len());
+    let text = String::from_utf8_lossy(&list[..end]);
+    bad(format!("ids holds {text:?}, which is no number"))
 }
 
 fn key_route<'a>(
@@ -399,21 +408,29 @@ fn parameter<'a>(query: Option<&'a str>, wanted: &str) -> Option<Cow<'a, str>> {
     }
 }
 
+/// Plain decimal digits only: no sign, no space, no overflow.
 fn parse_number(text: &str) -> Option<u64> {
-    number_of(text.as_bytes())
+    let (number, after) = split_number(text.as_bytes());
+    number.filter(|_| after.is_empty())
 }
 
-/// Plain decimal digits only: no sign, no space, no overflow.
-fn number_of(digits: &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for byte in digits {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number = number.checked_mul(10)?.checked_add(digit.into())?;
+/// The number in front, `None` when there is none or it is too large, and what stands behind its digits.
+fn split_number(text: &[u8]) -> (Option<u64>, &[u8]) {
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some(byte @ b'0'..=b'9') = text.get(digits) {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+        digits += 1;
     }
-    (!digits.is_empty()).then_some(number)
+    let (digits, after) = text.split_at(digits);
+    let number = match digits.len() {
+        0 => None,
+        // So many fit, whatever they are: no check at each.
+        1..=19 => Some(number),
+        _ => str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok()),
+    };
+    (number, after)
 }
 
 #[cfg(test)]
@@ -456,6 +473,10 @@ mod tests {
             ("/user/sessions?ids=3,1,2", Route::Sessions(vec![3, 1, 2])),
             ("/user/sessions?x=1&ids=7", Route::Sessions(vec![7])),
             ("/user/sessions?ids=1%2C2", Route::Sessions(vec![1, 2])),
+            (
+                "/user/sessions?ids=9999999999999999999,18446744073709551615,000000000000000000000007",
+                Route::Sessions(vec![9_999_999_999_999_999_999, u64::MAX, 7]),
+            ),
             ("/v1/keys/a%2Fb%00", Route::GetKey(b"a/b\0"[..].into())),
             (
                 "/v1/keys?k=a%26%00&x=1&k=b",
@@ -510,7 +531,10 @@ mod tests {
             ("/user/session/18446744073709551616", 404, "nothing"),
             ("/user/sessions", 400, "ids is missing"),
             ("/user/sessions?ids=", 400, "ids is missing"),
-            ("/user/sessions?ids=1,,2", 400, "no number"),
+            ("/user/sessions?ids=1,,2", 400, "ids holds \"\", which"),
+            ("/user/sessions?ids=1,", 400, "ids holds \"\", which"),
+            ("/user/sessions?ids=1,2x,3", 400, "ids holds \"2x\", which"),
+            ("/user/sessions?ids=18446744073709551616", 400, "no number"),
             ("/user/sessions?ids=1,2,3,4", 400, "more than 3"),
             ("/v1/keys/", 400, "1 to 511 bytes"),
             ("/v1/keys", 400, "k is missing"),
