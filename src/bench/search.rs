@@ -1,7 +1,7 @@
 //! `bench --find-max`: the highest rate that passes.
 //!
 //! Enters: a configuration whose rate is where to begin. Leaves: that rate, and what stood above it. Must not
-//! report a rate that passed only once.
+//! report a rate that passed only once, nor take a single failure for the limit.
 
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,8 @@ struct Search {
     worst: Option<f64>,
     next: f64,
     bisections: u32,
+    /// `next` failed once. A hiccup of the machine fails any rate, and one is not to decide the search.
+    failed: bool,
     /// Passes of `next` so far, once it is to be confirmed.
     confirmed: Option<u32>,
 }
@@ -50,6 +52,7 @@ impl Search {
             worst: None,
             next: start.round().max(1.0),
             bisections: 0,
+            failed: false,
             confirmed: None,
         }
     }
@@ -64,6 +67,7 @@ impl Search {
                 self.confirmed = Some(0);
                 self.next = (self.next * 0.95).floor();
             }
+            (None, false) if !self.failed => self.failed = true,
             (None, _) => self.narrow(passed),
         }
         if self.next >= 1.0 {
@@ -74,6 +78,7 @@ impl Search {
     }
 
     fn narrow(&mut self, passed: bool) {
+        self.failed = false;
         if passed {
             self.best = Some(self.next);
         } else {
@@ -198,6 +203,18 @@ mod tests {
             }
         }
         assert_eq!(found(1_000.0, 0.0).0, Step::Nothing);
+    }
+
+    #[test]
+    fn one_failure_is_tried_again_and_the_second_is_believed() {
+        let mut search = Search::new(1_000.0);
+        assert_eq!(search.tried(false), Step::Try);
+        assert!((search.next - 1_000.0).abs() < 1e-9);
+        assert_eq!(search.tried(true), Step::Try);
+        assert!((search.next - 1_500.0).abs() < 1e-9);
+        search.tried(false);
+        search.tried(false);
+        assert!((search.next - 1_250.0).abs() < 1e-9);
     }
 
     #[test]
