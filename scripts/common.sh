@@ -45,6 +45,12 @@ build() {
 # Below the ports that the system gives away itself.
 a_port() { echo $((20000 + RANDOM % 10000)); }
 
+# The first server of the Redis protocol that is here.
+a_server() {
+  command -v dragonfly || command -v valkey-server || command -v redis-server ||
+    { say "install dragonfly, valkey or redis"; exit 69; }
+}
+
 # Starts this server of the Redis protocol on loopback, with what flags come behind it, and sets `port`.
 start_store() {
   local server=$1 flags
