@@ -322,6 +322,15 @@ pub struct ServeArgs {
     #[arg(long, env = "KVPOC_FETCH", value_name = "HOW", default_value = "mget")]
     pub fetch: Fetch,
 
+    /// Who reads keys from a single server without TLS: a connection made for that, or fred, as always elsewhere
+    #[arg(
+        long,
+        env = "KVPOC_STORE_READS",
+        value_name = "WHO",
+        default_value = "direct"
+    )]
+    pub store_reads: Reads,
+
     /// File with the token that every request must show; the variable `KVPOC_TOKEN` wins over it
     #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -433,6 +442,15 @@ impl Fetch {
             Self::Pipeline => "pipeline",
         }
     }
+}
+
+/// Who reads keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Reads {
+    /// A connection that only reads, at less than half the cost.
+    Direct,
+    /// The client that does everything else.
+    Fred,
 }
 
 /// What a log line looks like.

@@ -215,9 +215,15 @@ impl Session<'_> {
 }
 
 /// Appends `prefix` and the decimal `index`.
-pub fn put_key(prefix: &str, index: u64, out: &mut BytesMut) {
+pub fn put_key(prefix: &str, index: u64, out: &mut impl BufMut) {
     out.put_slice(prefix.as_bytes());
     out.put_slice(itoa::Buffer::new().format(index).as_bytes());
+}
+
+/// Bytes that [`put_key`] appends.
+#[must_use]
+pub fn key_len(prefix: &str, index: u64) -> usize {
+    prefix.len() + index.checked_ilog10().unwrap_or_default() as usize + 1
 }
 
 /// Understands a stored value. Lengths inside it are bounded, and nothing may be left over.
@@ -300,6 +306,15 @@ mod tests {
     fn the_smallest_size_holds_the_longest_user_agent() {
         let longest = USER_AGENTS.iter().map(|agent| agent.len()).max();
         assert_eq!(longest, Some(LONGEST_USER_AGENT_BYTES));
+    }
+
+    #[test]
+    fn a_key_has_the_length_that_is_told() {
+        for index in [0, 9, 10, 99, 100, 9_999_999, 10_000_000, u64::MAX] {
+            let mut key = Vec::new();
+            put_key("user:session:", index, &mut key);
+            assert_eq!(key.len(), key_len("user:session:", index), "{index}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::secret::Login;
 use super::{ConfigError, StoreUrl, setting};
-use crate::cli::{Fetch, StoreArgs};
+use crate::cli::{Fetch, Reads, StoreArgs};
 
 /// How to reach the store.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct StoreConfig {
     pub timeout: Duration,
     /// How several keys are read at once.
     pub fetch: Fetch,
+    /// By which connection keys are read.
+    pub reads: Reads,
 }
 
 /// Files in PEM form.
@@ -39,7 +41,7 @@ pub struct TlsFiles {
 pub(super) fn store(
     args: StoreArgs,
     timeout: Duration,
-    fetch: Fetch,
+    (fetch, reads): (Fetch, Reads),
 ) -> Result<StoreConfig, ConfigError> {
     let (url, login) = StoreUrl::parse(&args.url)?;
     let login = login.completed(
@@ -81,6 +83,7 @@ pub(super) fn store(
         } else {
             fetch
         },
+        reads,
         url,
         login,
         sentinel_login,

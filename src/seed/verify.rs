@@ -125,7 +125,7 @@ async fn read(
             dataset.put_key(index, &mut buffer);
             buffer.split().freeze()
         });
-        store.get_many(keys.collect()).await
+        store.get_many(keys.collect::<Vec<_>>()).await
     };
     let first = indexes.first().copied().unwrap_or_default();
     let outcome = patience.insist(first, get).await;

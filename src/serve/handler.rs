@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Held, Places};
 use super::dashboard::{self, Dashboard};
-use super::keys::Keys;
+use super::keys::{Keys, SessionKeys};
 use super::log::AccessLog;
 use super::metrics::{Counters, Metrics};
 use super::negotiate::{Form, has_other_conditions, is_json, names_tag, only_if_absent};
@@ -27,7 +27,6 @@ use super::route::{Limits, Path, Route, route};
 use super::{access, body, unix_seconds, upstash};
 use crate::cli::Fetch;
 use crate::config::{AccessConfig, ServeConfig};
-use crate::record::put_key;
 use crate::store::{DatasetInfo, Store, StoreError, StoreStats};
 use crate::units::MAX_VALUE_BYTES;
 
@@ -250,7 +249,7 @@ impl Handler {
         let _place = self.waiting.take()?;
         match route {
             Route::Session(id) => {
-                let value = self.keys.get(self.session_key(id)).await?;
+                let value = self.keys.get(self.session_keys(&[id])).await?;
                 match Form::wanted(headers) {
                     Form::Json => {
                         reply::session(id, value.as_ref(), self.clock.borrow_mut().ending())
@@ -415,22 +414,9 @@ impl Handler {
         Ok((whole?, held))
     }
 
-    fn session_key(&self, id: u64) -> Bytes {
-        // Twenty digits hold any id.
-        let mut key = BytesMut::with_capacity(self.key_prefix.len() + 20);
-        put_key(&self.key_prefix, id, &mut key);
-        key.freeze()
-    }
-
-    /// The keys of `ids`, slices of one buffer: two allocations, whatever their number.
-    fn session_keys(&self, ids: &[u64]) -> Vec<Bytes> {
-        let mut buffer = BytesMut::with_capacity(ids.len() * (self.key_prefix.len() + 20));
-        let mut keys = Vec::with_capacity(ids.len());
-        for &id in ids {
-            put_key(&self.key_prefix, id, &mut buffer);
-            keys.push(buffer.split().freeze());
-        }
-        keys
+    fn session_keys<'a>(&'a self, ids: &'a [u64]) -> SessionKeys<'a> {
+        let prefix = &self.key_prefix;
+        SessionKeys { prefix, ids }
     }
 
     /// Whether the store answers. Everybody may ask, so it is looked at only now and then.

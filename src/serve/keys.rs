@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::metrics::{Command, Counters, Found, Op};
 use crate::cli::Fetch;
-use crate::store::{Batch, DatasetInfo, Store, StoreError, StoreStats, TimeToLive};
+use crate::record;
+use crate::store::{Batch, DatasetInfo, KeyList, Store, StoreError, StoreStats, TimeToLive};
 
 /// A store and the counters of its thread.
 pub(super) struct Keys {
@@ -29,9 +30,9 @@ impl Keys {
 
     pub(super) async fn get_many(
         &self,
-        keys: Vec<Bytes>,
+        keys: impl KeyList,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let asked = keys.len();
+        let asked = keys.count();
         let call = self.call(self.reads(asked), Op::Get, asked);
         let values = self.store.get_many(keys).await?;
         let hits = values.iter().flatten().count();
@@ -39,8 +40,8 @@ impl Keys {
         Ok(values)
     }
 
-    pub(super) async fn get(&self, key: Bytes) -> Result<Option<Bytes>, StoreError> {
-        let values = self.get_many(vec![key]).await?;
+    pub(super) async fn get(&self, key: impl KeyList) -> Result<Option<Bytes>, StoreError> {
+        let values = self.get_many(key).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -121,9 +122,11 @@ impl Keys {
         self.fetch
     }
 
-    /// Whether several calls at once take effect in the order in which they are made.
-    pub(super) fn keeps_order(&self) -> bool {
-        self.store.keeps_order()
+    /// The same keys, so that several calls at once take effect in the order in which they are made; `None` where the
+    /// store has no such way.
+    pub(super) fn in_order(&self) -> Option<Self> {
+        let store = self.store.in_order()?;
+        Some(Self::new(store, self.fetch, self.counters.clone()))
     }
 
     /// Notes whether the connection is up.
@@ -148,6 +151,26 @@ impl Keys {
             hits: None,
             began: Instant::now(),
         }
+    }
+}
+
+/// The keys of sessions.
+pub(super) struct SessionKeys<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) ids: &'a [u64],
+}
+
+impl KeyList for SessionKeys<'_> {
+    fn count(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn key_len(&self, place: usize) -> usize {
+        record::key_len(self.prefix, self.ids[place])
+    }
+
+    fn put_key(&self, place: usize, out: &mut Vec<u8>) {
+        record::put_key(self.prefix, self.ids[place], out);
     }
 }
 

@@ -49,15 +49,14 @@ pub(super) async fn pipeline(
         .into_iter()
         .map(|words| Command::parse(words, limits, &mut left))
         .collect();
-    let answers = commands
-        .into_iter()
-        .map(|command| answer(command, keys, encoding));
-    if keys.keeps_order() {
+    let commands = commands.into_iter();
+    if let Some(keys) = keys.in_order() {
+        let answers = commands.map(|command| answer(command, &keys, encoding));
         return Ok(join_all(answers).await.into());
     }
     let mut in_turn = Vec::new();
-    for answer in answers {
-        in_turn.push(answer.await);
+    for command in commands {
+        in_turn.push(answer(command, keys, encoding).await);
     }
     Ok(in_turn.into())
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// The same deadline for every wait of one runtime. Cheap to clone.
 #[derive(Clone)]
@@ -41,7 +41,14 @@ struct Wait {
     waker: Option<Waker>,
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Ends a task when the last one who needs it is gone.
+pub(super) struct AbortOnDrop(AbortHandle);
+
+impl AbortOnDrop {
+    pub(super) fn new<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -60,7 +67,7 @@ impl Deadline {
         Self {
             timeout,
             shared,
-            _keeper: Arc::new(AbortOnDrop(keeper.abort_handle())),
+            _keeper: Arc::new(AbortOnDrop::new(&keeper)),
         }
     }
 

@@ -419,11 +419,14 @@ mod tests {
     async fn a_key_is_written_once_until_it_expires() {
         let (_folder, store) = open();
         let put = |value, ttl| store.put_if_absent(bytes("a"), bytes(value), ttl);
-        let short = Some(Duration::from_millis(20));
-        assert!(put("1", short).await.expect("put"));
+        let long = Some(Duration::from_secs(3_600));
+        assert!(put("1", long).await.expect("put"));
         assert!(!put("2", None).await.expect("put"));
         let left = store.time_to_live(&bytes("a")).expect("ttl");
         assert!(matches!(left, TimeToLive::Left(_)), "{left:?}");
+        let short = Some(Duration::from_millis(20));
+        let again = store.put(bytes("a"), bytes("1"), short);
+        again.await.expect("put");
         while !put("3", None).await.expect("put") {}
         let stored = store.get_many(&[bytes("a")]).expect("get");
         assert_eq!(stored, [Some(bytes("3"))]);

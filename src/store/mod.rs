@@ -7,6 +7,7 @@
 mod deadline;
 mod dragonfly;
 mod embedded;
+mod key_list;
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::config::{StoreConfig, StoreUrl};
 use crate::units::ValueSize;
+
+pub use key_list::KeyList;
 
 /// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
 pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
@@ -291,10 +294,10 @@ impl Store {
 
     /// The values of `keys` in their order, `None` for a miss: one command or as many as keys, by the
     /// configured [`Fetch`](crate::cli::Fetch), and as many key operations as keys.
-    pub async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, StoreError> {
+    pub async fn get_many(&self, keys: impl KeyList) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.get_many(keys).await,
-            Engine::Embedded(store) => store.get_many(&keys),
+            Engine::Embedded(store) => store.get_many(&keys.to_keys()),
         }
     }
 
@@ -357,14 +360,14 @@ impl Store {
         }
     }
 
-    /// Whether calls that are made one after the other, each before the last one has ended, take effect in
-    /// that order.
+    /// The same store in such a way that calls take effect in the order in which they are made, although each is made
+    /// before the last one has ended; `None` where there is no such way.
     #[must_use]
-    pub fn keeps_order(&self) -> bool {
+    pub fn in_order(&self) -> Option<Self> {
         match &self.0 {
-            Engine::Dragonfly(store) => store.keeps_order(),
+            Engine::Dragonfly(store) => store.in_order().map(Engine::Dragonfly).map(Self),
             // Its writers race for their turn.
-            Engine::Embedded(_) => false,
+            Engine::Embedded(_) => None,
         }
     }
 
@@ -417,7 +420,7 @@ impl Store {
 
     /// What `seed` noted last, perhaps in the middle of a load.
     pub async fn dataset_note(&self) -> Result<Option<DatasetInfo>, StoreError> {
-        let values = self.get_many(vec![Bytes::from_static(DATASET_KEY)]).await?;
+        let values = self.get_many(Bytes::from_static(DATASET_KEY)).await?;
         let bytes = values.into_iter().next().flatten();
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }

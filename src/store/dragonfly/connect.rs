@@ -25,10 +25,10 @@ use crate::config::{Login, Node, Secret, Servers, StoreConfig, StoreUrl, TlsFile
 
 /// First and longest wait between two attempts to reconnect; fred adds jitter of up to 100 ms. Short, so
 /// that a store which returns is used again within a second.
-const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 500;
+pub(super) const RECONNECT_MIN_MS: u32 = 50;
+pub(super) const RECONNECT_MAX_MS: u32 = 500;
 /// A peer that acknowledges nothing for this many connect timeouts is gone, and the connection with it.
-const TIMEOUTS_UNTIL_GONE: u32 = 4;
+pub(super) const TIMEOUTS_UNTIL_GONE: u32 = 4;
 
 /// Connecting takes several round trips, and a short command deadline is no reason to give up on them.
 pub(super) fn timeout(config: &StoreConfig) -> Duration {

@@ -9,8 +9,10 @@
 
 mod cluster;
 mod connect;
+mod direct;
 mod health;
 mod info;
+mod resp;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -26,14 +28,17 @@ use fred::types::{
 use futures_util::future::join;
 
 use super::deadline::Deadline;
-use super::{Batch, Description, Measure, StoreError, TimeToLive};
-use crate::cli::Fetch;
+use super::{Batch, Description, KeyList, Measure, StoreError, TimeToLive};
+use crate::cli::{Fetch, Reads};
 use crate::config::StoreConfig;
+use direct::Direct;
 use health::{Health, Unanswered};
 
 #[derive(Clone)]
 pub(super) struct Dragonfly {
     client: Client,
+    /// Reads keys at less cost than the client does; `None` where it cannot.
+    direct: Option<Direct>,
     is_cluster: bool,
     deadline: Deadline,
     fetch: Fetch,
@@ -43,15 +48,21 @@ pub(super) struct Dragonfly {
 impl Dragonfly {
     pub(super) async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
         let url = &config.url;
-        let store = Self {
+        let mut store = Self {
             client: connect::client(config)?,
+            direct: None,
             is_cluster: url.is_cluster(),
             deadline: Deadline::start(config.timeout),
             fetch: config.fetch,
             health: Arc::new(Health::new()),
         };
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
-            Ok(Ok(_)) => Ok(store),
+            Ok(Ok(_)) => {
+                if config.reads == Reads::Direct {
+                    store.direct = Direct::start(config).await;
+                }
+                Ok(store)
+            }
             // Behind a sentinel only the text tells.
             Ok(Err(error)) if is_about_the_password(&error) => Err(StoreError::Setup(format!(
                 "{url} refused the user or password: {}; {PASSWORD_COMES_FROM}",
@@ -80,11 +91,17 @@ impl Dragonfly {
 
     pub(super) async fn get_many(
         &self,
-        keys: Vec<Bytes>,
+        keys: impl KeyList,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let asked = keys.len();
+        let asked = keys.count();
+        if asked == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.is_up()) {
+            return self.get_directly(direct, &keys).await;
+        }
+        let keys = keys.to_keys();
         let values = match self.fetch {
-            _ if keys.is_empty() => return Ok(Vec::new()),
             // Each in a box of its own: the second is twice as large, and all of it is moved there.
             Fetch::Mget => boxed(|| self.mget(keys)).await?,
             Fetch::Pipeline => boxed(|| self.get_each(keys)).await?,
@@ -95,6 +112,19 @@ impl Dragonfly {
             return Err(StoreError::Refused(message));
         }
         Ok(values.into_iter().take(asked).map(into_bytes).collect())
+    }
+
+    async fn get_directly(
+        &self,
+        direct: &Direct,
+        keys: &impl KeyList,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        self.check_health()?;
+        let answer = pin!(direct.ask(keys, self.fetch)?);
+        match self.within_deadline(answer).await? {
+            Ok(answer) => answer.map_err(|refusal| self.refusal(refusal)),
+            Err(_) => Err(direct::lost()),
+        }
     }
 
     /// The values of `keys`, and perhaps some more.
@@ -242,9 +272,13 @@ impl Dragonfly {
         self.client.state() == ClientState::Connected
     }
 
-    /// Whether commands take effect in the order in which they are sent: one connection does that.
-    pub(super) fn keeps_order(&self) -> bool {
-        !self.is_cluster
+    /// The same store over one connection, which keeps the order of commands; `None` for a cluster.
+    pub(super) fn in_order(&self) -> Option<Self> {
+        let direct = None;
+        (!self.is_cluster).then(|| Self {
+            direct,
+            ..self.clone()
+        })
     }
 
     pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
@@ -268,7 +302,7 @@ impl Dragonfly {
             return Ok(None);
         }
         let value = if kind == "string" {
-            match self.get_many(vec![key.clone()]).await?.pop().flatten() {
+            match self.get_many(key.clone()).await?.pop().flatten() {
                 // It went between the two questions.
                 None => return Ok(None),
                 value => value,
@@ -362,32 +396,41 @@ impl Dragonfly {
         if !self.is_connected() {
             return Err(StoreError::Unavailable("the connection is lost".into()));
         }
-        if !self.health.allows() {
-            return Err(StoreError::Unavailable("it has stopped answering".into()));
-        }
+        self.check_health()?;
         Ok(&self.client)
     }
 
-    /// What came of a command; every one goes through here.
+    fn check_health(&self) -> Result<(), StoreError> {
+        if !self.health.allows() {
+            return Err(StoreError::Unavailable("it has stopped answering".into()));
+        }
+        Ok(())
+    }
+
+    /// What came of a command of fred's.
     async fn done<T>(
         &self,
         command: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, StoreError> {
+        let answer = self.within_deadline(command).await?;
+        answer.map_err(|error| self.error(&error))
+    }
+
+    /// The answer to a command; every one goes through here.
+    async fn within_deadline<F: Future>(
+        &self,
+        command: Pin<&mut F>,
+    ) -> Result<F::Output, StoreError> {
         let mut unanswered = Unanswered(&self.health, true);
         let answer = self.deadline.limit(command).await;
         unanswered.1 = answer.is_none();
-        match answer {
-            Some(answer) => answer.map_err(|error| self.error(&error)),
-            None => Err(StoreError::Timeout(self.deadline.timeout())),
-        }
+        answer.ok_or_else(|| StoreError::Timeout(self.deadline.timeout()))
     }
 
     fn error(&self, error: &Error) -> StoreError {
         let details = error.details().to_owned();
         match error.kind() {
-            _ if !self.is_cluster && is_of_a_cluster(&details) => StoreError::Refused(format!(
-                "{details}; it is a node of a cluster: write redis-cluster instead of redis in the URL"
-            )),
+            _ if !self.is_cluster && is_of_a_cluster(&details) => self.refusal(details),
             ErrorKind::Timeout => StoreError::Timeout(self.deadline.timeout()),
             ErrorKind::IO
             | ErrorKind::Canceled
@@ -396,6 +439,19 @@ impl Dragonfly {
             | ErrorKind::Cluster
             | ErrorKind::Sentinel => StoreError::Unavailable(details),
             ErrorKind::Auth => StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}")),
+            _ => self.refusal(details),
+        }
+    }
+
+    /// What an error in the store's own words means.
+    fn refusal(&self, details: String) -> StoreError {
+        match &*details {
+            _ if !self.is_cluster && is_of_a_cluster(&details) => StoreError::Refused(format!(
+                "{details}; it is a node of a cluster: write redis-cluster instead of redis in the URL"
+            )),
+            _ if details.starts_with("NOAUTH") => {
+                StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}"))
+            }
             _ if details.starts_with(LOADING) => StoreError::Loading(details),
             _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
                 StoreError::Unavailable(details)
