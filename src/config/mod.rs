@@ -296,7 +296,7 @@ fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             ),
         ));
     }
-    let store = store(args.store, args.store_timeout, (Fetch::Mget, Reads::Direct))?;
+    let store = store(args.store, args.store_timeout)?;
     if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
         let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
         return Err(setting("--sync", "batch", mend));
@@ -368,7 +368,7 @@ fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         merge: args.merge,
         target: args.target.parse()?,
         token: Token::read(args.token_file.as_deref())?,
-        store: store(args.store, args.store_timeout, (Fetch::Mget, Reads::Direct))?,
+        store: store(args.store, args.store_timeout)?.read_by(Fetch::Mget, Reads::Direct),
         stages,
         arrivals: args.arrivals,
         warmup: args.warmup,
@@ -520,7 +520,7 @@ fn inspect(args: InspectArgs) -> Result<InspectConfig, ConfigError> {
         ));
     }
     Ok(InspectConfig {
-        store: store(args.store, args.store_timeout, (Fetch::Mget, Reads::Direct))?,
+        store: store(args.store, args.store_timeout)?,
         keys: args.keys,
         sample: args.sample as usize,
         json: args.json,

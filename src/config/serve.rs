@@ -82,11 +82,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(ServeConfig {
         access: access(&args)?,
-        store: store(
-            args.store,
-            args.store_timeout,
-            (args.fetch, args.store_reads),
-        )?,
+        store: store(args.store, args.store_timeout)?.read_by(args.fetch, args.store_reads),
         listen: SocketAddr::new(args.bind, args.port),
         check: args.check,
         threads: if args.threads == 0 {

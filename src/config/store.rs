@@ -38,11 +38,20 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-pub(super) fn store(
-    args: StoreArgs,
-    timeout: Duration,
-    (fetch, reads): (Fetch, Reads),
-) -> Result<StoreConfig, ConfigError> {
+impl StoreConfig {
+    /// The same store, with its keys read in another way.
+    pub(super) fn read_by(mut self, fetch: Fetch, reads: Reads) -> Self {
+        // A command over several hash slots is refused there, and any keys of one request lie in several.
+        if !self.url.is_cluster() {
+            self.fetch = fetch;
+        }
+        self.reads = reads;
+        self
+    }
+}
+
+/// The store, its keys read by the client that does everything else.
+pub(super) fn store(args: StoreArgs, timeout: Duration) -> Result<StoreConfig, ConfigError> {
     let (url, login) = StoreUrl::parse(&args.url)?;
     let login = login.completed(
         args.store_user,
@@ -77,13 +86,12 @@ pub(super) fn store(
         return Err(setting("--store-tls-…", "given", mend));
     }
     Ok(StoreConfig {
-        // A command over several hash slots is refused there, and any keys of one request lie in several.
         fetch: if url.is_cluster() {
             Fetch::Pipeline
         } else {
-            fetch
+            Fetch::Mget
         },
-        reads,
+        reads: Reads::Fred,
         url,
         login,
         sentinel_login,

@@ -419,7 +419,7 @@ mod tests {
     async fn a_key_is_written_once_until_it_expires() {
         let (_folder, store) = open();
         let put = |value, ttl| store.put_if_absent(bytes("a"), bytes(value), ttl);
-        let long = Some(Duration::from_secs(3_600));
+        let long = Some(Duration::from_hours(1));
         assert!(put("1", long).await.expect("put"));
         assert!(!put("2", None).await.expect("put"));
         let left = store.time_to_live(&bytes("a")).expect("ttl");

@@ -13,8 +13,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::cli::Reads;
 use crate::config::{StoreConfig, StoreUrl};
 use crate::units::ValueSize;
+
+use dragonfly::Dragonfly;
 
 pub use key_list::KeyList;
 
@@ -259,7 +262,7 @@ pub struct Store(Engine);
 
 #[derive(Clone)]
 enum Engine {
-    Dragonfly(dragonfly::Dragonfly),
+    Dragonfly(Dragonfly),
     Embedded(embedded::Embedded),
 }
 
@@ -274,7 +277,8 @@ impl Store {
                 Engine::Embedded(embedded::Embedded::open(folder, usage, config.timeout)?)
             }
             StoreUrl::Tcp(_) | StoreUrl::Unix(_) => {
-                Engine::Dragonfly(dragonfly::Dragonfly::connect(config).await?)
+                // A look or two is worth no second connection.
+                Engine::Dragonfly(Dragonfly::connect(config, Reads::Fred).await?)
             }
         };
         Ok(Self(engine))
@@ -288,7 +292,10 @@ impl Store {
         match &self.0 {
             // LMDB may be opened only once in a process.
             Engine::Embedded(_) => Ok(self.clone()),
-            Engine::Dragonfly(_) => Self::open(config, Usage::Serve).await,
+            Engine::Dragonfly(_) => {
+                let store = Dragonfly::connect(config, config.reads).await?;
+                Ok(Self(Engine::Dragonfly(store)))
+            }
         }
     }
 

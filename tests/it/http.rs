@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    PATIENCE, Serve, Server, Store, command, eventually, expect_code, json_file, seed,
+    PATIENCE, Serve, Server, Store, WAYS_TO_READ, command, eventually, expect_code, json_file, seed,
 };
 
 #[test]
@@ -46,8 +46,8 @@ fn a_write_that_is_meant_for_an_absent_key_does_not_replace_one() {
 #[test]
 fn several_keys_come_in_the_order_of_the_request_in_every_form() {
     for store in Store::all() {
-        for fetch in ["mget", "pipeline"] {
-            let line = format!("--allow-writes --fetch {fetch} --max-keys-per-request 9");
+        for way in WAYS_TO_READ {
+            let line = format!("--allow-writes {way} --max-keys-per-request 9");
             let serve = Serve::start(&store.url(), &line);
             serve.request("PUT", "/v1/keys/text", b"a \"b\"");
             serve.request("PUT", "/v1/keys/bin%00%ff", b"\xff\x00");
@@ -589,8 +589,8 @@ fn a_key_of_another_kind_is_a_miss_however_many_are_fetched() {
     let store = Server::start();
     seed(&store.url(), 20, "");
     assert_eq!(store.ask("HSET other field value"), ":1\r\n");
-    for fetch in ["mget", "pipeline"] {
-        let serve = Serve::start(&store.url(), &format!("--fetch {fetch}"));
+    for way in WAYS_TO_READ {
+        let serve = Serve::start(&store.url(), way);
         for (keys, found) in [
             ("k=other", 0),
             ("k=other&k=user:session:1", 1),
@@ -602,9 +602,9 @@ fn a_key_of_another_kind_is_a_miss_however_many_are_fetched() {
                 .get(&format!("/v1/keys?{keys}&encoding=base64"))
                 .json();
             let values = answer["values"].as_array().expect("a list");
-            assert_eq!(values.len(), keys.split('&').count(), "{fetch} {keys}");
+            assert_eq!(values.len(), keys.split('&').count(), "{way} {keys}");
             let there = values.iter().filter(|value| !value.is_null()).count();
-            assert_eq!(there, found, "{fetch} {keys}");
+            assert_eq!(there, found, "{way} {keys}");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Serve, Server, assert_balanced, eventually, expect_code, json_file, kvpoc, seed, start, stderr,
+    Serve, Server, WAYS_TO_READ, assert_balanced, eventually, expect_code, json_file, kvpoc, seed,
+    start, stderr,
 };
 
 /// What happens to the store's answers.
@@ -15,6 +16,10 @@ enum Fault {
     None,
     /// After so many bytes of answers a connection is reset, in the middle of one.
     ResetAfter(usize),
+    /// New connections are closed at once.
+    Refuse,
+    /// What begins an answer begins none.
+    Garble,
     /// A byte at a time, this long apart.
     Trickle(Duration),
 }
@@ -33,6 +38,9 @@ impl Proxy {
         let faults = fault.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if *faults.lock().unwrap_or_else(PoisonError::into_inner) == Fault::Refuse {
+                    continue;
+                }
                 let Ok(store) = TcpStream::connect(("127.0.0.1", port)) else {
                     continue;
                 };
@@ -66,6 +74,9 @@ fn answer(mut store: TcpStream, mut client: TcpStream, fault: &Mutex<Fault>) {
     let mut passed = 0;
     while let Ok(length @ 1..) = store.read(&mut buffer) {
         let fault = *fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if fault == Fault::Garble {
+            buffer[0] = b'?';
+        }
         let mut bytes = &buffer[..length];
         if let Fault::ResetAfter(most) = fault
             && passed + length > most
@@ -97,9 +108,9 @@ fn a_connection_that_is_reset_in_mid_answer_costs_errors_and_never_a_wrong_answe
     let store = Server::start();
     seed(&store.url(), 2_000, "");
     let proxy = Proxy::before(&store);
-    for fetch in ["mget", "pipeline"] {
+    for way in WAYS_TO_READ {
         proxy.set(Fault::None);
-        let serve = Serve::start(&proxy.url(), &format!("--fetch {fetch}"));
+        let serve = Serve::start(&proxy.url(), way);
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("bench.json");
         let load = "--rps 300 --duration 4s --warmup 0s --verify 1 --max-lag 10s --slo rate=0%,errors=100%";
@@ -113,7 +124,7 @@ fn a_connection_that_is_reset_in_mid_answer_costs_errors_and_never_a_wrong_answe
         let results = json_file(&file);
         assert_balanced(&results);
         let count = |name: &str| results["requests"][name].as_u64().expect(name);
-        assert!(count("errors") > 0 && count("ok") > 0, "{fetch}: {results}");
+        assert!(count("errors") > 0 && count("ok") > 0, "{way}: {results}");
         proxy.set(Fault::None);
         eventually("recovery", || {
             (serve.get("/user/session/1").status == 200).then_some(())
@@ -126,22 +137,86 @@ fn answers_that_trickle_are_given_up_in_time_and_mixed_up_with_no_other() {
     let store = Server::start();
     seed(&store.url(), 2_000, "");
     let proxy = Proxy::before(&store);
-    let serve = Serve::start(&proxy.url(), "--store-timeout 200ms --threads 1");
-    proxy.set(Fault::Trickle(Duration::from_millis(2)));
-    let started = Instant::now();
-    assert_eq!(serve.get("/user/session/1").status, 504);
-    // The deadline is 0.2 s; what is refused here is waiting without end.
-    assert!(started.elapsed() < Duration::from_secs(10));
-    for _ in 0..20 {
-        serve.get("/user/session/2");
+    for way in WAYS_TO_READ {
+        let line = format!("--store-timeout 200ms --threads 1 {way}");
+        let serve = Serve::start(&proxy.url(), &line);
+        proxy.set(Fault::Trickle(Duration::from_millis(2)));
+        let started = Instant::now();
+        assert_eq!(serve.get("/user/session/1").status, 504, "{way}");
+        // The deadline is 0.2 s; what is refused here is waiting without end.
+        assert!(started.elapsed() < Duration::from_secs(10));
+        for _ in 0..20 {
+            serve.get("/user/session/2");
+        }
+        proxy.set(Fault::None);
+        eventually("recovery", || {
+            (serve.get("/user/session/1").status == 200).then_some(())
+        });
+        for id in 0..200 {
+            let session = serve.get(&format!("/user/session/{id}"));
+            assert_eq!(session.json()["id"], id, "{way}: {session:?}");
+        }
     }
-    proxy.set(Fault::None);
-    eventually("recovery", || {
+}
+
+#[test]
+fn reads_go_on_while_their_own_connection_cannot_be_had() {
+    let store = Server::start();
+    seed(&store.url(), 100, "");
+    let proxy = Proxy::before(&store);
+    let serve = Serve::start(&proxy.url(), "--threads 1");
+    let all_is_well = || {
+        for id in 0..50 {
+            let session = serve.get(&format!("/user/session/{id}"));
+            assert_eq!(session.json()["id"], id, "{session:?}");
+        }
+    };
+    all_is_well();
+    // The last one to connect, and before it the others.
+    let before = store.clients_whose_last_command_is("mget");
+    let reader = before.iter().max().expect("a connection that reads");
+
+    proxy.set(Fault::Refuse);
+    let kill = format!("CLIENT KILL ID {reader}");
+    assert_eq!(store.ask(&kill), ":1\r\n");
+    // What was on its way is lost with it.
+    eventually("an answer", || {
         (serve.get("/user/session/1").status == 200).then_some(())
     });
-    for id in 0..200 {
-        let session = serve.get(&format!("/user/session/{id}"));
-        assert_eq!(session.json()["id"], id, "{session:?}");
+    eventually("reads by another connection", || {
+        all_is_well();
+        let after = store.clients_whose_last_command_is("mget");
+        let other = |client: &u64| client < reader && !before.contains(client);
+        after.iter().any(other).then_some(())
+    });
+    proxy.set(Fault::None);
+    eventually("a connection that reads", || {
+        all_is_well();
+        let after = store.clients_whose_last_command_is("mget");
+        after.iter().any(|client| client > reader).then_some(())
+    });
+}
+
+#[test]
+fn what_answers_no_read_is_read_from_by_nobody() {
+    let store = Server::start();
+    seed(&store.url(), 100, "");
+    let proxy = Proxy::before(&store);
+    for way in WAYS_TO_READ {
+        let serve = Serve::start(&proxy.url(), way);
+        assert_eq!(serve.get("/user/session/1").json()["id"], 1);
+        proxy.set(Fault::Garble);
+        for id in 0..20 {
+            let answer = serve.get(&format!("/user/sessions?ids={id}"));
+            assert!(
+                [502, 503, 504].contains(&answer.status),
+                "{way}: {answer:?}"
+            );
+        }
+        proxy.set(Fault::None);
+        eventually("recovery", || {
+            (serve.get("/user/session/1").status == 200).then_some(())
+        });
     }
 }
 

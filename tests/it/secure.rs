@@ -180,6 +180,31 @@ fn a_user_is_let_in_with_its_password_which_is_printed_nowhere() {
 }
 
 #[test]
+fn the_connection_that_reads_is_let_in_to_the_same_database() {
+    let server = Server::start();
+    let url = server.url() + "/3";
+    seed(&url, 10, "");
+    for (way, connections) in [("direct", 2), ("fred", 1)] {
+        let password = server.ask(&format!("CONFIG SET requirepass {PASSWORD}"));
+        assert_eq!(password, "+OK\r\n");
+        let line = format!("serve --port 0 --threads 1 --store {url} --store-reads {way}");
+        let serve = command(&line)
+            .env("KVPOC_STORE_PASSWORD", PASSWORD)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let serve = Serve::from_process(serve.expect("the program starts"));
+        assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+        let admin = format!("AUTH {PASSWORD}\r\nCONFIG SET requirepass \"\"");
+        assert!(server.ask(&admin).starts_with("+OK\r\n"));
+        // One more has had its look at the store when serve began.
+        let list = server.ask("CLIENT LIST");
+        let inside = list.lines().filter(|line| line.contains("db=3")).count();
+        assert_eq!(inside, 1 + connections, "{way}: {list}");
+    }
+}
+
+#[test]
 fn no_secret_is_in_any_output_log_report_or_metric() {
     const TOKEN: &str = "hidden-horses-token";
     let server = Server::start();

@@ -156,6 +156,14 @@ impl Store {
     }
 }
 
+/// Every way in which serve reads keys from a single server.
+pub(crate) const WAYS_TO_READ: [&str; 4] = [
+    "--fetch mget",
+    "--fetch pipeline",
+    "--fetch mget --store-reads fred",
+    "--fetch pipeline --store-reads fred",
+];
+
 /// A server of the Redis protocol on a free port of loopback. Its data survives a kill.
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -243,6 +251,21 @@ impl Server {
         eventually("the store's answer", || {
             (self.ask("PING") == "+PONG\r\n").then_some(())
         });
+    }
+
+    /// The ids of the clients that asked for this last.
+    pub(crate) fn clients_whose_last_command_is(&self, command: &str) -> Vec<u64> {
+        let list = self.ask("CLIENT LIST");
+        let field = |line: &str, name: &str| {
+            let mut fields = line.split_whitespace();
+            fields
+                .find_map(|field| field.strip_prefix(name))
+                .map(str::to_owned)
+        };
+        list.lines()
+            .filter(|line| field(line, "cmd=").as_deref() == Some(command))
+            .filter_map(|line| field(line, "id=")?.parse().ok())
+            .collect()
     }
 
     /// Sends one inline command, and gives the first bytes of the answer.

@@ -163,12 +163,11 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 type Connection = Box<dyn Stream>;
 
-/// Where to connect to, and what to say first.
+/// Where to connect to, and as whom.
 struct Server {
     address: Address,
-    /// Commands that are each answered by `+OK`.
-    greeting: Vec<u8>,
-    greetings: usize,
+    login: Login,
+    database: Option<u8>,
     timeout: Duration,
 }
 
@@ -186,24 +185,10 @@ impl Server {
             StoreUrl::Unix(path) => (Address::Unix(path.clone()), None),
             StoreUrl::Tcp(_) | StoreUrl::Embedded(_) => return None,
         };
-        let (mut greeting, mut greetings) = (Vec::new(), 0);
-        let Login { user, password } = &config.login;
-        if let Some(password) = password {
-            let mut words = vec![&b"AUTH"[..]];
-            words.extend(user.as_ref().map(String::as_bytes));
-            words.push(password.reveal().as_bytes());
-            resp::put_command(&words, &mut greeting);
-            greetings += 1;
-        }
-        if let Some(database) = database {
-            let number = database.to_string();
-            resp::put_command(&[b"SELECT", number.as_bytes()], &mut greeting);
-            greetings += 1;
-        }
         Some(Self {
             address,
-            greeting,
-            greetings,
+            login: config.login.clone(),
+            database,
             timeout: connect::timeout(config),
         })
     }
@@ -230,18 +215,35 @@ impl Server {
     }
 
     async fn greet(&self, connection: &mut Connection) -> io::Result<()> {
-        connection.write_all(&self.greeting).await?;
-        let mut reader = Reader::default();
-        loop {
-            match reader.next(Expected::Status(self.greetings)) {
-                Ok(Some(Ok(_))) => return Ok(()),
-                Ok(Some(Err(refusal))) => return Err(io::Error::other(refusal)),
-                Ok(None) => {}
-                Err(resp::Malformed) => return Err(io::ErrorKind::InvalidData.into()),
-            }
-            if connection.read_buf(reader.buffer()).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+        let Login { user, password } = &self.login;
+        if let Some(password) = password {
+            let mut words = vec![&b"AUTH"[..]];
+            words.extend(user.as_ref().map(String::as_bytes));
+            words.push(password.reveal().as_bytes());
+            command(connection, &words).await?;
+        }
+        if let Some(database) = self.database {
+            let number = database.to_string();
+            command(connection, &[b"SELECT", number.as_bytes()]).await?;
+        }
+        // A server that has too many connections, or still loads, says so only when it is asked.
+        command(connection, &[b"PING"]).await
+    }
+}
+
+/// Sends a command that is answered by `+OK` or the like.
+async fn command(connection: &mut Connection, words: &[&[u8]]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    resp::put_command(words, &mut bytes);
+    connection.write_all(&bytes).await?;
+    let mut reader = Reader::default();
+    loop {
+        if connection.read_buf(reader.buffer()).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let answer = reader.status().map_err(|_| io::ErrorKind::InvalidData)?;
+        if let Some(answer) = answer {
+            return answer.map_err(io::Error::other);
         }
     }
 }

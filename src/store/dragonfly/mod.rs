@@ -46,7 +46,7 @@ pub(super) struct Dragonfly {
 }
 
 impl Dragonfly {
-    pub(super) async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+    pub(super) async fn connect(config: &StoreConfig, reads: Reads) -> Result<Self, StoreError> {
         let url = &config.url;
         let mut store = Self {
             client: connect::client(config)?,
@@ -58,7 +58,7 @@ impl Dragonfly {
         };
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
             Ok(Ok(_)) => {
-                if config.reads == Reads::Direct {
+                if reads == Reads::Direct {
                     store.direct = Direct::start(config).await;
                 }
                 Ok(store)

@@ -64,8 +64,6 @@ pub(super) enum Expected {
     Array(usize),
     /// So many values, each by itself: GET and GET and GET.
     Each(usize),
-    /// `+OK` or the like, so many times; the answer holds no value.
-    Status(usize),
 }
 
 /// Values in their order, `None` for a key that is absent or of another kind; or what the store said instead.
@@ -84,12 +82,17 @@ pub(super) struct Reader {
     buffer: BytesMut,
     /// Up to here the buffer is understood.
     at: usize,
-    /// Where the values of the answer lie that is being read; those of size `None` are absent.
-    found: Vec<Option<(usize, usize)>>,
     /// The array of an MGET has begun.
     in_array: bool,
+    found: Vec<Place>,
     /// The first refusal among several answers.
     refusal: Option<String>,
+}
+
+/// Where the value of a key lies in the buffer.
+enum Place {
+    Nowhere,
+    Between(usize, usize),
 }
 
 impl Reader {
@@ -109,25 +112,48 @@ impl Reader {
     /// When the bytes are no such answer; no further one can be taken then.
     pub(super) fn next(&mut self, expected: Expected) -> Result<Option<Answer>, Malformed> {
         let count = match expected {
-            Expected::Array(count) if self.in_array => count,
-            Expected::Array(count) => match self.array_head(count)? {
-                Some(Ok(())) => count,
-                Some(Err(refusal)) => {
-                    self.refusal = Some(refusal);
-                    0
+            Expected::Array(count) if !self.in_array => {
+                let Some((line, end)) = self.line()? else {
+                    return Ok(None);
+                };
+                match line {
+                    [b'*', digits @ ..] if number(digits) == Some(count) => {}
+                    [b'-', reason @ ..] => {
+                        self.refusal = Some(text(reason));
+                        self.at = end;
+                        return Ok(Some(self.take()));
+                    }
+                    _ => return Err(Malformed),
                 }
-                None => return Ok(None),
-            },
-            Expected::Each(count) | Expected::Status(count) => count,
+                (self.at, self.in_array) = (end, true);
+                count
+            }
+            Expected::Array(count) | Expected::Each(count) => count,
         };
         while self.found.len() < count {
-            let is_status = matches!(expected, Expected::Status(_));
-            let Some(found) = self.item(is_status)? else {
+            let Some(place) = self.value()? else {
                 return Ok(None);
             };
-            self.found.push(found);
+            self.found.push(place);
         }
         Ok(Some(self.take()))
+    }
+
+    /// The next answer of a command that is answered by `+OK` or a refusal, once all of it is there.
+    ///
+    /// # Errors
+    /// As [`Reader::next`].
+    pub(super) fn status(&mut self) -> Result<Option<Result<(), String>>, Malformed> {
+        let Some((line, end)) = self.line()? else {
+            return Ok(None);
+        };
+        match line {
+            [b'+', ..] => {}
+            [b'-', reason @ ..] => self.refusal = Some(text(reason)),
+            _ => return Err(Malformed),
+        }
+        self.at = end;
+        Ok(Some(self.take().map(drop)))
     }
 
     /// The answer that is complete, and none of its bytes any more.
@@ -135,70 +161,50 @@ impl Reader {
         let block = self.buffer.split_to(self.at).freeze();
         (self.at, self.in_array) = (0, false);
         let found = self.found.drain(..);
-        match self.refusal.take() {
-            Some(refusal) => Err(refusal),
-            None => Ok(found
-                .map(|place| place.map(|(start, end)| block.slice(start..end)))
-                .collect()),
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
         }
+        let value = |place| match place {
+            Place::Nowhere => None,
+            Place::Between(start, end) => Some(block.slice(start..end)),
+        };
+        Ok(found.map(value).collect())
     }
 
-    fn array_head(&mut self, count: usize) -> Result<Option<Result<(), String>>, Malformed> {
+    /// Where the next value lies, if all of it is there.
+    fn value(&mut self) -> Result<Option<Place>, Malformed> {
         let Some((line, end)) = self.line()? else {
             return Ok(None);
         };
-        let head = match line {
-            [b'*', digits @ ..] if number(digits) == Some(count) => Ok(()),
-            [b'-', text @ ..] => Err(String::from_utf8_lossy(text).into_owned()),
-            _ => return Err(Malformed),
-        };
-        self.in_array = true;
-        self.at = end;
-        Ok(Some(head))
-    }
-
-    /// Where one value lies, if all of it is there.
-    #[allow(clippy::type_complexity)]
-    fn item(&mut self, is_status: bool) -> Result<Option<Option<(usize, usize)>>, Malformed> {
-        let Some((line, end)) = self.line()? else {
-            return Ok(None);
-        };
-        match line {
-            b"$-1" if !is_status => {
-                self.at = end;
-                Ok(Some(None))
-            }
-            [b'$', digits @ ..] if !is_status => {
+        let place = match line {
+            b"$-1" => Place::Nowhere,
+            [b'$', digits @ ..] => {
                 let bytes = number(digits).filter(|&bytes| bytes <= MAX_BULK_BYTES);
                 let value_end = end + bytes.ok_or(Malformed)?;
-                let whole = value_end + 2;
-                if self.buffer.len() < whole {
+                let whole = value_end + LINE_END.len();
+                let Some(line_end) = self.buffer.get(value_end..whole) else {
                     // Room for all of it, so that it comes in few pieces.
-                    let missing = whole - self.buffer.len();
-                    self.buffer.reserve(missing);
+                    self.buffer.reserve(whole - self.buffer.len());
                     return Ok(None);
-                }
-                if self.buffer[value_end..whole] != *LINE_END {
+                };
+                if line_end != LINE_END {
                     return Err(Malformed);
                 }
                 self.at = whole;
-                Ok(Some(Some((end, value_end))))
+                return Ok(Some(Place::Between(end, value_end)));
             }
-            [b'-', text @ ..] => {
+            [b'-', reason @ ..] => {
                 // A key of another kind is a miss, as it is to MGET.
-                if is_status || !text.starts_with(b"WRONGTYPE") {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    self.refusal.get_or_insert(text);
+                if !reason.starts_with(b"WRONGTYPE") {
+                    let reason = text(reason);
+                    self.refusal.get_or_insert(reason);
                 }
-                self.at = end;
-                Ok(Some(None))
+                Place::Nowhere
             }
-            [b'+', ..] if is_status => {
-                self.at = end;
-                Ok(Some(None))
-            }
-            _ => Err(Malformed),
-        }
+            _ => return Err(Malformed),
+        };
+        self.at = end;
+        Ok(Some(place))
     }
 
     /// The line that begins where the understood part ends, without its end, and where the next one begins.
@@ -215,6 +221,10 @@ impl Reader {
             None => Ok(None),
         }
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Digits and nothing else, as many as no sum of them overflows.
@@ -240,8 +250,22 @@ mod tests {
         reader.next(expected)
     }
 
-    fn values(values: &[Option<&'static str>]) -> Answer {
-        Ok(values.iter().map(|value| value.map(Bytes::from)).collect())
+    fn all(values: &[Option<&'static str>]) -> Vec<Option<Bytes>> {
+        values.iter().map(|value| value.map(Bytes::from)).collect()
+    }
+
+    #[test]
+    fn a_status_is_good_or_a_refusal() {
+        let mut reader = Reader::default();
+        reader
+            .buffer()
+            .extend_from_slice(b"+OK\r\n-WRONGPASS x\r\n+");
+        assert_eq!(reader.status(), Ok(Some(Ok(()))));
+        assert_eq!(reader.status(), Ok(Some(Err("WRONGPASS x".into()))));
+        assert_eq!(reader.status(), Ok(None));
+        reader.buffer().extend_from_slice(b"OK\r\n:1\r\n");
+        assert_eq!(reader.status(), Ok(Some(Ok(()))));
+        assert_eq!(reader.status(), Err(Malformed));
     }
 
     #[test]
@@ -267,19 +291,19 @@ mod tests {
             (
                 "*2\r\n$1\r\nx\r\n$-1\r\n",
                 Expected::Array(2),
-                values(&[Some("x"), None]),
+                Ok(all(&[Some("x"), None])),
             ),
             // What a value holds is its own affair.
             (
                 "*1\r\n$6\r\n*1\r\n-\r\r\n",
                 Expected::Array(1),
-                values(&[Some("*1\r\n-\r")]),
+                Ok(all(&[Some("*1\r\n-\r")])),
             ),
             ("-LOADING x\r\n", Expected::Array(2), refused("LOADING x")),
             (
                 "$0\r\n\r\n-WRONGTYPE x\r\n",
                 Expected::Each(2),
-                values(&[Some(""), None]),
+                Ok(all(&[Some(""), None])),
             ),
             // The first reason is told, and all answers belong to it.
             (
@@ -287,13 +311,6 @@ mod tests {
                 Expected::Each(3),
                 refused("NOPERM x"),
             ),
-            ("+OK\r\n+OK\r\n", Expected::Status(2), values(&[None, None])),
-            (
-                "-WRONGPASS x\r\n",
-                Expected::Status(1),
-                refused("WRONGPASS x"),
-            ),
-            ("", Expected::Status(0), values(&[])),
         ] {
             assert_eq!(
                 read(bytes.as_bytes(), expected),
@@ -314,7 +331,6 @@ mod tests {
             ("*1\r\n:1\r\n", Expected::Array(1)),
             ("*1\r\n", Expected::Each(1)),
             ("+OK\r\n", Expected::Each(1)),
-            ("$1\r\nx\r\n", Expected::Status(1)),
             ("$1\r\nxyz", Expected::Each(1)),
             ("$\r\n", Expected::Each(1)),
             ("$+1\r\nx\r\n", Expected::Each(1)),
