@@ -243,14 +243,13 @@ fn put_value(
             out.push(b'"');
         }
         (Some(value), Encoding::Text) => {
-            let text = std::str::from_utf8(value).map_err(|_| {
+            json::put_text(value, out).map_err(|_| {
                 let detail = format!(
                     "the value of key {position} is no text; add encoding=base64, or ask with \
                      Accept: application/octet-stream"
                 );
                 Problem::new(StatusCode::NOT_ACCEPTABLE, detail)
             })?;
-            json::put_text(text, out);
         }
     }
     Ok(())
