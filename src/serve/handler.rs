@@ -204,7 +204,7 @@ impl Handler {
 
     /// What is looked at between requests.
     pub(super) fn tick(&self) {
-        self.keys.note_connection();
+        self.keys.note_connections();
     }
 
     async fn try_answer(
@@ -425,7 +425,13 @@ impl Handler {
             let detail = "the server is draining";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
-        let look = async { self.keys.dataset().await.map(|_| ()) };
+        let look = async {
+            self.keys.dataset().await?;
+            if self.keys.is_connected() {
+                return Ok(());
+            }
+            Err(StoreError::Unavailable("it can only be read".into()))
+        };
         match self.ready.get(look).await {
             Ok(()) => Ok(reply::text("ready\n")),
             Err(error) => Err(Problem::new(

@@ -129,9 +129,14 @@ impl Keys {
         Some(Self::new(store, self.fetch, self.counters.clone()))
     }
 
-    /// Notes whether the connection is up.
-    pub(super) fn note_connection(&self) {
-        self.counters.store_connected(self.store.is_connected());
+    /// Whether all but reading can be done.
+    pub(super) fn is_connected(&self) -> bool {
+        self.store.is_connected()
+    }
+
+    /// Notes how many connections are up.
+    pub(super) fn note_connections(&self) {
+        self.counters.store_connections(self.store.connections());
     }
 
     fn reads(&self, keys: usize) -> (Command, usize) {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::{Method, StatusCode};
@@ -69,7 +69,7 @@ pub(super) struct Counters {
     commands: [AtomicU64; COMMANDS.len()],
     command_latency: Latency,
     key_ops: [[AtomicU64; FOUND.len()]; OPS.len()],
-    store_connected: AtomicBool,
+    store_connections: AtomicUsize,
 }
 
 impl Default for Counters {
@@ -82,7 +82,7 @@ impl Default for Counters {
             commands: Default::default(),
             command_latency: Latency::default(),
             key_ops: Default::default(),
-            store_connected: AtomicBool::new(true),
+            store_connections: AtomicUsize::new(0),
         }
     }
 }
@@ -110,8 +110,8 @@ impl Counters {
         add(&self.key_ops[op as usize][found as usize], count as u64);
     }
 
-    pub(super) fn store_connected(&self, connected: bool) {
-        self.store_connected.store(connected, Relaxed);
+    pub(super) fn store_connections(&self, up: usize) {
+        self.store_connections.store(up, Relaxed);
     }
 }
 
@@ -324,8 +324,8 @@ impl Scrape {
         gauge(
             encoder,
             "kvpoc_store_connections",
-            "Serving threads whose connection to the store is up",
-            metrics.sum(|thread| thread.store_connected.load(Relaxed).into()) as f64,
+            "Connections to the store that are up; those to all masters of a cluster count as one for each thread",
+            metrics.sum(|thread| thread.store_connections.load(Relaxed) as u64) as f64,
         )
     }
 }
@@ -421,6 +421,7 @@ mod tests {
             drop(counters.enter(Path::Key, &Method::PATCH));
             counters.key_ops(Op::Get, Found::Hit, 15);
             counters.command(Command::Mget, 1, Duration::from_micros(100));
+            counters.store_connections(2);
         }
         let counters = metrics.of_thread(0);
         let _under_way = counters.enter(Path::Stats, &Method::GET);
@@ -433,7 +434,7 @@ mod tests {
             r#"kvpoc_key_ops_total{op="get",result="hit"} 30"#,
             r#"kvpoc_store_commands_total{cmd="mget"} 2"#,
             r#"kvpoc_store_command_duration_seconds_bucket{le="0.000128"} 2"#,
-            "kvpoc_store_connections 2.0",
+            "kvpoc_store_connections 4.0",
             "kvpoc_build_info{version=",
             "process_cpu_seconds_total ",
             "process_resident_memory_bytes ",

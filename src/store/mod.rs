@@ -358,12 +358,21 @@ impl Store {
         }
     }
 
-    /// Whether the connection stands; of a cluster, those to all its masters.
+    /// Whether all but reading can be done: the connection for it stands; of a cluster, those to all its masters.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         match &self.0 {
             Engine::Dragonfly(store) => store.is_connected(),
             Engine::Embedded(_) => true,
+        }
+    }
+
+    /// How many connections stand; those to all masters of a cluster count as one.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.connections(),
+            Engine::Embedded(_) => 1,
         }
     }
 

@@ -20,6 +20,8 @@ enum Fault {
     Refuse,
     /// What begins an answer begins none.
     Garble,
+    /// Answers on the connection of this number, from 0, are held back.
+    Hold(usize),
     /// A byte at a time, this long apart.
     Trickle(Duration),
 }
@@ -37,7 +39,7 @@ impl Proxy {
         let (port, fault) = (store.port, Arc::new(Mutex::new(Fault::None)));
         let faults = fault.clone();
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            for (number, client) in listener.incoming().flatten().enumerate() {
                 if *faults.lock().unwrap_or_else(PoisonError::into_inner) == Fault::Refuse {
                     continue;
                 }
@@ -50,7 +52,7 @@ impl Proxy {
                     let _ = to.shutdown(std::net::Shutdown::Both);
                 });
                 let faults = faults.clone();
-                std::thread::spawn(move || answer(store, client, &faults));
+                std::thread::spawn(move || answer(store, (number, client), &faults));
             }
         });
         Self { address, fault }
@@ -69,11 +71,15 @@ fn twin(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a second handle")
 }
 
-fn answer(mut store: TcpStream, mut client: TcpStream, fault: &Mutex<Fault>) {
+fn answer(mut store: TcpStream, (number, mut client): (usize, TcpStream), faults: &Mutex<Fault>) {
+    let fault = || *faults.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffer = [0; 4_096];
     let mut passed = 0;
     while let Ok(length @ 1..) = store.read(&mut buffer) {
-        let fault = *fault.lock().unwrap_or_else(PoisonError::into_inner);
+        while fault() == Fault::Hold(number) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let fault = fault();
         if fault == Fault::Garble {
             buffer[0] = b'?';
         }
@@ -179,10 +185,7 @@ fn reads_go_on_while_their_own_connection_cannot_be_had() {
     proxy.set(Fault::Refuse);
     let kill = format!("CLIENT KILL ID {reader}");
     assert_eq!(store.ask(&kill), ":1\r\n");
-    // What was on its way is lost with it.
-    eventually("an answer", || {
-        (serve.get("/user/session/1").status == 200).then_some(())
-    });
+    // What was on its way is read again.
     eventually("reads by another connection", || {
         all_is_well();
         let after = store.clients_whose_last_command_is("mget");
@@ -195,6 +198,51 @@ fn reads_go_on_while_their_own_connection_cannot_be_had() {
         let after = store.clients_whose_last_command_is("mget");
         after.iter().any(|client| client > reader).then_some(())
     });
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_read_around_and_replaced() {
+    let store = Server::start();
+    seed(&store.url(), 100, "");
+    let proxy = Proxy::before(&store);
+    let serve = Serve::start(
+        &proxy.url(),
+        "--threads 1 --store-timeout 50ms --allow-writes",
+    );
+    assert_eq!(serve.get("/user/session/1").status, 200);
+    let before = store.clients_whose_last_command_is("mget");
+    let reader = before.iter().max().expect("a connection that reads");
+    // After those of the look at the store and of the thread.
+    proxy.set(Fault::Hold(2));
+    assert_eq!(serve.get("/user/session/1").status, 504);
+    eventually("reads by another connection", || {
+        (serve.get("/user/session/1").status == 200).then_some(())
+    });
+    assert_eq!(serve.request("PUT", "/v1/keys/new", b"value").status, 204);
+    eventually("another connection that reads", || {
+        serve.get("/user/session/1");
+        let after = store.clients_whose_last_command_is("mget");
+        after.iter().any(|client| client > reader).then_some(())
+    });
+}
+
+#[test]
+fn writes_that_are_stuck_are_refused_at_once_although_reads_are_answered() {
+    let store = Server::start();
+    seed(&store.url(), 100, "");
+    let serve = Serve::start(
+        &store.url(),
+        "--threads 1 --store-timeout 20ms --allow-writes",
+    );
+    let put = || serve.request("PUT", "/v1/keys/new", b"value").status;
+    assert_eq!(store.ask("CLIENT PAUSE 600000 WRITE"), "+OK\r\n");
+    assert_eq!(put(), 504);
+    eventually("a refusal", || {
+        assert_eq!(serve.get("/user/session/1").status, 200);
+        (put() == 503).then_some(())
+    });
+    assert_eq!(store.ask("CLIENT UNPAUSE"), "+OK\r\n");
+    eventually("recovery", || (put() == 204).then_some(()));
 }
 
 #[test]

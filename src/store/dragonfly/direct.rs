@@ -1,7 +1,7 @@
 //! Reading keys from a single server over a connection of our own, beside fred's.
 //!
 //! Enters: keys. Leaves: their values, slices of the buffer that they were read into. Everything else about the store
-//! is fred's, and so is reading while this connection is not up: whoever asks is told so, and asks fred.
+//! is fred's; and so is reading while this connection is lost, frozen or full: whoever asks is told to ask fred.
 //!
 //! One task holds the connection. Who reads appends a command to what is to be sent and waits for the answer; the
 //! task sends all that came together in one write, and hands out all answers of one read. So a busy thread makes two
@@ -11,6 +11,7 @@
 //! not the answer expected, the connection is closed and all who wait are told that it is lost.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,26 +19,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use fred::clients::Client;
+use fred::interfaces::EventInterface;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
+use super::super::KeyList;
 use super::super::deadline::AbortOnDrop;
-use super::super::{KeyList, StoreError};
 use super::connect::{self, RECONNECT_MAX_MS, RECONNECT_MIN_MS};
+use super::health::Health;
 use super::resp::{self, Answer, Expected, Reader};
 use crate::cli::Fetch;
 use crate::config::{Login, Node, StoreConfig, StoreUrl, Topology};
 use crate::random::below;
 
-/// Commands sent and not answered, and bytes that wait to be sent, beyond which no more are taken. `health` stops the
-/// flow into a store that is frozen long before; these hold if it should not.
+/// Requests that are not answered, and bytes that wait to be sent, beyond which fred has to do. A whole thread's
+/// requests of one moment fit, if they are not all of the largest kind.
 const MAX_UNANSWERED: usize = 16 * 1024;
-const MAX_UNSENT_BYTES: usize = 4 * 1024 * 1024;
+const MAX_UNSENT_BYTES: usize = 16 * 1024 * 1024;
 /// An answer of 15 keys of 256 bytes has 4 KiB, and several come at once.
 const READ_BYTES: usize = 64 * 1024;
 /// A read into less would only make another one necessary.
 const MIN_READ_BYTES: usize = 16 * 1024;
+/// What a buffer may keep of the largest answers and commands once they are gone.
+const MAX_IDLE_BYTES: usize = 1024 * 1024;
 
 /// The connection, as the readers of one runtime see it.
 #[derive(Clone)]
@@ -46,7 +53,12 @@ pub(super) struct Direct {
     _task: Arc<AbortOnDrop>,
 }
 
-struct Shared(Mutex<State>);
+struct Shared {
+    state: Mutex<State>,
+    /// Of this connection alone: while it is frozen and fred's is not, fred reads; and a write that is stuck in fred is
+    /// not taken for well because reads are answered here.
+    health: Health,
+}
 
 #[derive(Default)]
 struct State {
@@ -55,6 +67,8 @@ struct State {
     unsent: Vec<u8>,
     /// Who waits, in the order of the commands, which is that of the answers.
     asked: VecDeque<Asked>,
+    /// Answers since the connection was made.
+    answered: u64,
     /// Of the task, while it has nothing to send.
     task: Option<Waker>,
 }
@@ -67,12 +81,15 @@ struct Asked {
 impl Direct {
     /// Connects and starts the task that keeps the connection. When this attempt fails, the task goes on trying: fred is
     /// there meanwhile. `None` for a store that takes more than this speaks: a cluster, sentinels, TLS.
-    pub(super) async fn start(config: &StoreConfig) -> Option<Self> {
+    pub(super) async fn start(config: &StoreConfig, fred: &Client) -> Option<Self> {
         let server = Server::of(config)?;
-        let shared = Arc::new(Shared(Mutex::default()));
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            health: Health::new(),
+        });
         let first = server.connect().await;
         shared.lock().is_up = first.is_ok();
-        let task = tokio::spawn(keep(server, first, shared.clone()));
+        let task = tokio::spawn(keep(server, first, shared.clone(), fred.reconnect_rx()));
         Some(Self {
             shared,
             _task: Arc::new(AbortOnDrop::new(&task)),
@@ -83,19 +100,20 @@ impl Direct {
         self.shared.lock().is_up
     }
 
-    /// Sends what reads `keys`. The answer is lost with the connection.
+    pub(super) fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
+    /// Sends what reads `keys`, unless fred has to. The answer is lost with the connection.
     pub(super) fn ask(
         &self,
         keys: &impl KeyList,
         fetch: Fetch,
-    ) -> Result<oneshot::Receiver<Answer>, StoreError> {
+    ) -> Option<oneshot::Receiver<Answer>> {
         let mut state = self.shared.lock();
-        if !state.is_up {
-            return Err(lost());
-        }
-        if state.asked.len() >= MAX_UNANSWERED || state.unsent.len() >= MAX_UNSENT_BYTES {
-            let message = "too many reads are not answered yet";
-            return Err(StoreError::Unavailable(message.into()));
+        let has_room = state.asked.len() < MAX_UNANSWERED && state.unsent.len() < MAX_UNSENT_BYTES;
+        if !state.is_up || !has_room || !self.shared.health.allows() {
+            return None;
         }
         let expected = match fetch {
             Fetch::Mget => {
@@ -112,49 +130,82 @@ impl Direct {
         if let Some(task) = state.task.take() {
             task.wake();
         }
-        Ok(answer)
+        Some(answer)
     }
 }
 
-/// What a read is told that was on its way when the connection went.
-pub(super) fn lost() -> StoreError {
-    StoreError::Unavailable("the connection was lost".into())
-}
-
 impl Shared {
-    /// Every change is complete before anything that could panic, so a poisoned lock holds a sound state.
+    /// Whoever panics while it is held leaves at worst half a command, which the server refuses: then all is made anew.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells all who wait that the connection is lost.
     fn lose(&self) {
         *self.lock() = State::default();
     }
+
+    /// Returns once somebody waits and not one answer has come in all of `time`.
+    async fn stuck(&self, time: Duration) {
+        let waiting = || {
+            let state = self.lock();
+            (!state.asked.is_empty()).then_some(state.answered)
+        };
+        loop {
+            let before = waiting();
+            tokio::time::sleep(time).await;
+            if before.is_some() && waiting() == before {
+                return;
+            }
+        }
+    }
 }
 
 /// Holds a connection, and makes another one when it is lost.
-async fn keep(server: Server, first: io::Result<Connection>, shared: Arc<Shared>) {
+async fn keep<T: Clone>(
+    server: Server,
+    first: io::Result<Connection>,
+    shared: Arc<Shared>,
+    mut fred_reconnected: broadcast::Receiver<T>,
+) {
     let mut attempt = first;
     let mut wait_ms = RECONNECT_MIN_MS;
+    let mut is_told = false;
     loop {
         let error = match attempt {
             Ok(connection) => {
+                if is_told {
+                    tracing::info!("the connection that reads keys is back");
+                }
+                (is_told, wait_ms) = (false, RECONNECT_MIN_MS);
                 shared.lock().is_up = true;
-                wait_ms = RECONNECT_MIN_MS;
-                let mut exchange = Exchange::new(connection, &shared);
-                let error = std::future::poll_fn(|context| exchange.poll(context)).await;
+                // A task of its own, as it is woken at every request, and the others here hardly ever.
+                let mut exchange = Exchange::new(connection, shared.clone());
+                let exchange = poll_fn(move |context| exchange.poll(context));
+                let mut exchange = tokio::spawn(exchange);
+                let _ended_with_this = AbortOnDrop::new(&exchange);
+                let error = tokio::select! {
+                    error = &mut exchange => error.unwrap_or_else(io::Error::other),
+                    () = shared.stuck(server.gone()) => io::ErrorKind::TimedOut.into(),
+                    // Behind its name there may be another server now.
+                    _ = fred_reconnected.recv() => io::Error::other("the store was lost"),
+                };
                 shared.lose();
                 error
             }
             Err(error) => error,
         };
-        tracing::debug!(%error, "keys are read through fred until this connection is up again");
+        if !is_told {
+            tracing::warn!(%error, "the connection that reads keys is not up; fred reads them meanwhile");
+            is_told = true;
+        }
         // As long again at most, by chance, so that many threads do not come back as one.
         let jitter_ms = below(RandomState::new().hash_one(()), u64::from(wait_ms));
         let wait = Duration::from_millis(u64::from(wait_ms) + jitter_ms);
         tokio::time::sleep(wait).await;
         wait_ms = (wait_ms * 2).min(RECONNECT_MAX_MS);
+        // Whatever fred did meanwhile, this attempt comes after it.
+        fred_reconnected = fred_reconnected.resubscribe();
         attempt = server.connect().await;
     }
 }
@@ -209,9 +260,13 @@ impl Server {
     async fn tcp(&self, node: &Node) -> io::Result<TcpStream> {
         let stream = TcpStream::connect((&*node.host, node.port)).await?;
         stream.set_nodelay(true)?;
-        let gone = self.timeout * connect::TIMEOUTS_UNTIL_GONE;
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(gone))?;
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(self.gone()))?;
         Ok(stream)
+    }
+
+    /// After so long without a sign of life the connection is given up.
+    fn gone(&self) -> Duration {
+        self.timeout * connect::TIMEOUTS_UNTIL_GONE
     }
 
     async fn greet(&self, connection: &mut Connection) -> io::Result<()> {
@@ -226,8 +281,12 @@ impl Server {
             let number = database.to_string();
             command(connection, &[b"SELECT", number.as_bytes()]).await?;
         }
-        // A server that has too many connections, or still loads, says so only when it is asked.
-        command(connection, &[b"PING"]).await
+        // A server that has too many connections, or still loads, says so only when it is asked. Who may not ask this may
+        // read all the same.
+        match command(connection, &[b"PING"]).await {
+            Err(error) if error.to_string().starts_with("NOPERM") => Ok(()),
+            answer => answer,
+        }
     }
 }
 
@@ -249,17 +308,17 @@ async fn command(connection: &mut Connection, words: &[&[u8]]) -> io::Result<()>
 }
 
 /// One connection at work.
-struct Exchange<'a> {
+struct Exchange {
     connection: Connection,
-    shared: &'a Shared,
+    shared: Arc<Shared>,
     /// What is being sent, and how much of it is.
     sending: Vec<u8>,
     sent: usize,
     reader: Reader,
 }
 
-impl<'a> Exchange<'a> {
-    fn new(connection: Connection, shared: &'a Shared) -> Self {
+impl Exchange {
+    fn new(connection: Connection, shared: Arc<Shared>) -> Self {
         Self {
             connection,
             shared,
@@ -271,7 +330,6 @@ impl<'a> Exchange<'a> {
 
     /// Sends and receives as far as it goes without waiting; ready when the connection is lost.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        // Answers first: who gets one may ask again at once.
         if let Poll::Ready(error) = self.receive(context) {
             return Poll::Ready(error);
         }
@@ -286,6 +344,7 @@ impl<'a> Exchange<'a> {
         loop {
             if self.sent == self.sending.len() {
                 self.sending.clear();
+                self.sending.shrink_to(MAX_IDLE_BYTES);
                 self.sent = 0;
                 let mut state = self.shared.lock();
                 if state.unsent.is_empty() {
@@ -329,9 +388,17 @@ impl<'a> Exchange<'a> {
             if let Some(Asked { asker, .. }) = state.asked.pop_front() {
                 // Whoever gave up waiting needs none.
                 let _ = asker.send(answer);
+                state.answered += 1;
             }
         }
-        // Nobody asked for what is left.
-        self.reader.is_empty().then_some(()).ok_or(resp::Malformed)
+        if !self.reader.is_empty() {
+            // Nobody asked for this.
+            return Err(resp::Malformed);
+        }
+        let buffer = self.reader.buffer();
+        if buffer.capacity() > MAX_IDLE_BYTES {
+            *buffer = BytesMut::new();
+        }
+        Ok(())
     }
 }

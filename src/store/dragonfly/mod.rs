@@ -42,6 +42,7 @@ pub(super) struct Dragonfly {
     is_cluster: bool,
     deadline: Deadline,
     fetch: Fetch,
+    /// Of the client's connections.
     health: Arc<Health>,
 }
 
@@ -59,7 +60,7 @@ impl Dragonfly {
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
             Ok(Ok(_)) => {
                 if reads == Reads::Direct {
-                    store.direct = Direct::start(config).await;
+                    store.direct = Direct::start(config, &store.client).await;
                 }
                 Ok(store)
             }
@@ -97,8 +98,8 @@ impl Dragonfly {
         if asked == 0 {
             return Ok(Vec::new());
         }
-        if let Some(direct) = self.direct.as_ref().filter(|direct| direct.is_up()) {
-            return self.get_directly(direct, &keys).await;
+        if let Some(values) = self.get_directly(&keys).await? {
+            return Ok(values);
         }
         let keys = keys.to_keys();
         let values = match self.fetch {
@@ -114,16 +115,21 @@ impl Dragonfly {
         Ok(values.into_iter().take(asked).map(into_bytes).collect())
     }
 
+    /// The values, unless the client has to read them.
     async fn get_directly(
         &self,
-        direct: &Direct,
         keys: &impl KeyList,
-    ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        self.check_health()?;
-        let answer = pin!(direct.ask(keys, self.fetch)?);
-        match self.within_deadline(answer).await? {
-            Ok(answer) => answer.map_err(|refusal| self.refusal(refusal)),
-            Err(_) => Err(direct::lost()),
+    ) -> Result<Option<Vec<Option<Bytes>>>, StoreError> {
+        let Some(direct) = &self.direct else {
+            return Ok(None);
+        };
+        let Some(answer) = direct.ask(keys, self.fetch) else {
+            return Ok(None);
+        };
+        match self.within_deadline(pin!(answer), direct.health()).await? {
+            Ok(answer) => answer.map(Some).map_err(|refusal| self.refusal(refusal)),
+            // It went with its connection; to read once more changes nothing.
+            Err(_) => Ok(None),
         }
     }
 
@@ -272,6 +278,11 @@ impl Dragonfly {
         self.client.state() == ClientState::Connected
     }
 
+    pub(super) fn connections(&self) -> usize {
+        let reads = self.direct.as_ref().is_some_and(Direct::is_up);
+        usize::from(self.is_connected()) + usize::from(reads)
+    }
+
     /// The same store over one connection, which keeps the order of commands; `None` for a cluster.
     pub(super) fn in_order(&self) -> Option<Self> {
         let direct = None;
@@ -396,15 +407,10 @@ impl Dragonfly {
         if !self.is_connected() {
             return Err(StoreError::Unavailable("the connection is lost".into()));
         }
-        self.check_health()?;
-        Ok(&self.client)
-    }
-
-    fn check_health(&self) -> Result<(), StoreError> {
         if !self.health.allows() {
             return Err(StoreError::Unavailable("it has stopped answering".into()));
         }
-        Ok(())
+        Ok(&self.client)
     }
 
     /// What came of a command of fred's.
@@ -412,16 +418,17 @@ impl Dragonfly {
         &self,
         command: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, StoreError> {
-        let answer = self.within_deadline(command).await?;
+        let answer = self.within_deadline(command, &self.health).await?;
         answer.map_err(|error| self.error(&error))
     }
 
-    /// The answer to a command; every one goes through here.
+    /// The answer to a command over the connection of that health; every one goes through here.
     async fn within_deadline<F: Future>(
         &self,
         command: Pin<&mut F>,
+        health: &Health,
     ) -> Result<F::Output, StoreError> {
-        let mut unanswered = Unanswered(&self.health, true);
+        let mut unanswered = Unanswered(health, true);
         let answer = self.deadline.limit(command).await;
         unanswered.1 = answer.is_none();
         answer.ok_or_else(|| StoreError::Timeout(self.deadline.timeout()))
