@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use super::reply::Problem;
+use crate::store::{KeyBuffer, KeyList as _};
 use crate::units::{MAX_KEY_BYTES, parse_ttl};
 
 /// A longer target has a body for what it wants to say: `POST /v1/mget`.
@@ -137,7 +137,7 @@ pub enum Route<'a> {
     /// `DELETE /v1/keys/{key}`
     DeleteKey(Cow<'a, [u8]>),
     /// `GET /v1/keys?k=a&k=b`
-    GetKeys(Vec<Bytes>, Encoding),
+    GetKeys(KeyBuffer, Encoding),
     /// `POST /v1/mget`
     Mget(Encoding),
     /// `POST /v1/mset?ttl=60s`
@@ -294,36 +294,33 @@ fn key_route<'a>(
 }
 
 fn keys_route(query: Option<&str>, max: usize) -> Result<Route<'_>, Problem> {
-    // Slices of one buffer, which is never longer than what it is decoded from.
-    let mut buffer = BytesMut::with_capacity(query.map_or(0, str::len));
-    let mut keys = Vec::with_capacity(16);
+    // Decoded, they are never longer than the query.
+    let mut keys = KeyBuffer::with_capacity(16, query.map_or(0, str::len));
+    let is_encoded = query.is_some_and(|query| memchr::memchr(b'%', query.as_bytes()).is_some());
     let mut encoding = Encoding::Text;
     for (name, raw) in pairs(query) {
         match name {
-            "k" if keys.len() == max => {
+            "k" if keys.count() == max => {
                 return Err(bad(format!("k is given more than {max} times")));
             }
             "k" => {
-                put_decoded(raw, &mut buffer);
-                check_key(&buffer)?;
-                keys.push(buffer.split().freeze());
+                let key = keys.push(|out| {
+                    if is_encoded {
+                        out.extend(percent_decode_str(raw));
+                    } else {
+                        out.extend_from_slice(raw.as_bytes());
+                    }
+                });
+                check_key(key)?;
             }
             "encoding" => encoding = parse_encoding(&percent_decode_str(raw).decode_utf8_lossy())?,
             _ => {}
         }
     }
-    if keys.is_empty() {
+    if keys.count() == 0 {
         return Err(bad("k is missing; write ?k=one&k=another"));
     }
     Ok(Route::GetKeys(keys, encoding))
-}
-
-fn put_decoded(raw: &str, out: &mut BytesMut) {
-    if memchr::memchr(b'%', raw.as_bytes()).is_some() {
-        out.extend(percent_decode_str(raw));
-    } else {
-        out.extend_from_slice(raw.as_bytes());
-    }
 }
 
 fn floor_route(query: Option<&str>) -> Result<Route<'_>, Problem> {
@@ -466,8 +463,13 @@ mod tests {
 
     #[test]
     fn each_path_has_its_route() {
-        let keys =
-            |keys: &[&'static [u8]]| keys.iter().map(|&key| Bytes::from_static(key)).collect();
+        let keys = |keys: &[&[u8]]| {
+            let mut buffer = KeyBuffer::default();
+            for key in keys {
+                buffer.push(|out| out.extend_from_slice(key));
+            }
+            buffer
+        };
         for (target, expected) in [
             ("/user/session/42", Route::Session(42)),
             ("/user/sessions?ids=3,1,2", Route::Sessions(vec![3, 1, 2])),

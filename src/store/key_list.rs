@@ -61,29 +61,66 @@ impl KeyList for Bytes {
     }
 }
 
+/// Keys one after the other in one buffer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct KeyBuffer {
+    bytes: Vec<u8>,
+    /// Where each ends; the first begins at 0.
+    ends: Vec<usize>,
+}
+
+impl KeyBuffer {
+    /// With room for so many keys, and bytes of all of them.
+    #[must_use]
+    pub fn with_capacity(keys: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(keys),
+        }
+    }
+
+    /// Appends the key that `put` writes, and gives it back.
+    pub fn push(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let start = self.bytes.len();
+        put(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+        &self.bytes[start..]
+    }
+
+    fn key(&self, place: usize) -> &[u8] {
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[place]]
+    }
+}
+
+impl KeyList for KeyBuffer {
+    fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn key_len(&self, place: usize) -> usize {
+        self.key(place).len()
+    }
+
+    fn put_key(&self, place: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.key(place));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn any_list_can_be_had_as_slices_of_one_buffer() {
-        struct Squares;
-        impl KeyList for Squares {
-            fn count(&self) -> usize {
-                4
-            }
-
-            fn key_len(&self, place: usize) -> usize {
-                (place * place).to_string().len()
-            }
-
-            fn put_key(&self, place: usize, out: &mut Vec<u8>) {
-                out.extend((place * place).to_string().bytes());
-            }
+        let mut buffer = KeyBuffer::default();
+        for key in ["one", "", "three"] {
+            assert_eq!(buffer.push(|out| out.extend(key.bytes())), key.as_bytes());
         }
-        let one = Bytes::from("one");
-        assert_eq!(one.to_keys(), ["one"]);
-        assert_eq!(KeyList::to_keys(&Squares), ["0", "1", "4", "9"]);
-        assert_eq!(vec![one.clone(), one.clone()].count(), 2);
+        let keys = buffer.to_keys();
+        assert_eq!(keys, ["one", "", "three"]);
+        assert_eq!((keys.count(), keys.key_len(2)), (3, 5));
+        assert_eq!(keys.to_keys(), keys);
+        assert_eq!(keys[0].to_keys(), ["one"]);
     }
 }

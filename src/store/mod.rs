@@ -19,7 +19,7 @@ use crate::units::ValueSize;
 
 use dragonfly::Dragonfly;
 
-pub use key_list::KeyList;
+pub use key_list::{KeyBuffer, KeyList};
 
 /// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
 pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
@@ -451,6 +451,12 @@ impl Store {
         self.put(Bytes::from_static(DATASET_KEY), json.into(), ttl)
             .await
     }
+}
+
+/// Takes any bytes for answers of a server; panics where it must not.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(bytes: &[u8]) {
+    dragonfly::fuzz(bytes);
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ use crate::config::StoreConfig;
 use direct::Direct;
 use health::{Health, Unanswered};
 
+#[cfg(feature = "fuzzing")]
+pub(super) use resp::fuzz;
+
 #[derive(Clone)]
 pub(super) struct Dragonfly {
     client: Client,

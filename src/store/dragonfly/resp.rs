@@ -239,6 +239,38 @@ fn number(digits: &[u8]) -> Option<usize> {
     })
 }
 
+/// Takes any bytes for answers: they are the same however they are cut.
+#[cfg(feature = "fuzzing")]
+pub(in crate::store) fn fuzz(bytes: &[u8]) {
+    let Some((&choice, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let count = usize::from(choice % 4);
+    let read = |piece_bytes: usize| {
+        let mut reader = Reader::default();
+        let mut answers = Vec::new();
+        for piece in bytes.chunks(piece_bytes) {
+            reader.buffer().extend_from_slice(piece);
+            while !reader.is_empty() {
+                let answer = match choice / 4 % 3 {
+                    0 => reader.next(Expected::Array(count)),
+                    1 => reader.next(Expected::Each(count.max(1))),
+                    _ => reader
+                        .status()
+                        .map(|status| status.map(|status| status.map(|()| Vec::new()))),
+                };
+                match answer {
+                    Ok(Some(answer)) => answers.push(answer),
+                    Ok(None) => break,
+                    Err(Malformed) => return (answers, true),
+                }
+            }
+        }
+        (answers, false)
+    };
+    assert_eq!(read(bytes.len().max(1)), read(usize::from(choice / 16) + 1));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
