@@ -2,7 +2,7 @@
 //!
 //! Enters: a [`ServeConfig`] and a stop signal. Leaves: answers, and an exit code once all threads have
 //! drained. Must not share anything between its threads on a request's path: each has its own runtime, its own
-//! connection to the store and its own clients, which one acceptor deals out.
+//! connections to the store and its own clients, which one acceptor deals out.
 
 mod access;
 mod body;
@@ -16,6 +16,7 @@ mod latency;
 mod log;
 mod metrics;
 mod negotiate;
+mod park;
 pub mod reply;
 pub mod route;
 mod thread;

@@ -1,4 +1,4 @@
-//! One serving thread: a runtime of its own, a connection of its own to the store, and its share of the clients.
+//! One serving thread: a runtime of its own, connections of its own to the store, and its share of the clients.
 //!
 //! Enters: accepted sockets. Leaves: answers, until no more sockets come and all are drained. Must not share
 //! anything with another thread on a request's path.
@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::handler::{Handler, Shared};
+use super::park;
 use crate::store::Store;
 
 /// Closing an idle connection loses the request that is on its way on it. So busy clients are told by their
@@ -105,6 +106,7 @@ impl Thread {
     ) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .on_thread_park(park::before())
             .build_local(tokio::runtime::LocalOptions::default())?;
         let outcome = runtime.block_on(async {
             let config = self.shared.config.clone();

@@ -284,7 +284,7 @@ impl Store {
         Ok(Self(engine))
     }
 
-    /// The same store for another runtime of this process: its own connection, or the same map.
+    /// The same store for another runtime of this process: its own connections, or the same map.
     ///
     /// # Errors
     /// As [`Store::open`].
