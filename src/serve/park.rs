@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 /// Nobody who only answers a few requests takes so long: somebody computes without a rest, who would be given whole
 /// slices of time again and again.
 const TOO_LONG: Duration = Duration::from_millis(1);
-/// How many sleeps go without it after the first such time, and at most. Each such time doubles them, each other one
-/// halves them: who computes without a rest may be on another core just then.
-const MIN_PAUSE: u32 = 4;
+/// How many sleeps go without it after the first such time, and at most; each further one in a row doubles them.
+const MIN_PAUSE: u32 = 16;
 const MAX_PAUSE: u32 = 4_096;
 
 /// Whether it is worth while to let the others run.
@@ -36,7 +35,7 @@ impl Courtesy {
 
     fn took(&mut self, time: Duration) {
         self.pause = if time < TOO_LONG {
-            self.pause / 2
+            0
         } else {
             (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE)
         };
@@ -79,9 +78,9 @@ mod tests {
     fn those_who_rest_are_always_let_by_and_those_who_do_not_hardly_ever() {
         let mut courtesy = Courtesy::default();
         assert_eq!(times(&mut courtesy, 100, SHORT), 100);
-        // 4 + 8 + … + 4,096 sleeps between the first twelve times.
-        assert_eq!(times(&mut courtesy, 10_000, TOO_LONG), 12);
-        assert!(times(&mut courtesy, 2 * MAX_PAUSE, SHORT) > 0);
+        // 16 + 32 + … + 4,096 sleeps between the first ten times.
+        assert_eq!(times(&mut courtesy, 10_000, TOO_LONG), 10);
+        assert!(times(&mut courtesy, MAX_PAUSE, SHORT) > 0);
         assert_eq!(times(&mut courtesy, 100, SHORT), 100);
     }
 }
