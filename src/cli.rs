@@ -447,7 +447,7 @@ impl Fetch {
 /// Who reads keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Reads {
-    /// A connection that only reads, at less than half the cost.
+    /// A connection that only reads, at less cost.
     Direct,
     /// The client that does everything else.
     Fred,
