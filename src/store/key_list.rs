@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 /// Keys in an order.
-pub trait KeyList {
+pub trait KeyList: Sized {
     /// Number of keys.
     fn count(&self) -> usize;
 
@@ -16,7 +16,7 @@ pub trait KeyList {
     fn put_key(&self, place: usize, out: &mut Vec<u8>);
 
     /// All of them as slices of one buffer.
-    fn to_keys(&self) -> Vec<Bytes> {
+    fn into_keys(self) -> Vec<Bytes> {
         let places = 0..self.count();
         let mut buffer = Vec::with_capacity(places.clone().map(|place| self.key_len(place)).sum());
         for place in places.clone() {
@@ -41,8 +41,8 @@ impl KeyList for Vec<Bytes> {
         out.extend_from_slice(&self[place]);
     }
 
-    fn to_keys(&self) -> Vec<Bytes> {
-        self.clone()
+    fn into_keys(self) -> Vec<Bytes> {
+        self
     }
 }
 
@@ -117,10 +117,10 @@ mod tests {
         for key in ["one", "", "three"] {
             assert_eq!(buffer.push(|out| out.extend(key.bytes())), key.as_bytes());
         }
-        let keys = buffer.to_keys();
+        let keys = buffer.into_keys();
         assert_eq!(keys, ["one", "", "three"]);
         assert_eq!((keys.count(), keys.key_len(2)), (3, 5));
-        assert_eq!(keys.to_keys(), keys);
-        assert_eq!(keys[0].to_keys(), ["one"]);
+        assert_eq!(keys[0].clone().into_keys(), ["one"]);
+        assert_eq!(keys.into_keys(), ["one", "", "three"]);
     }
 }

@@ -304,7 +304,7 @@ impl Store {
     pub async fn get_many(&self, keys: impl KeyList) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.get_many(keys).await,
-            Engine::Embedded(store) => store.get_many(&keys.to_keys()),
+            Engine::Embedded(store) => store.get_many(&keys.into_keys()),
         }
     }
 

@@ -26,21 +26,35 @@ enum Fault {
     Trickle(Duration),
 }
 
+/// The fault of now, as a test sets it and a proxy's threads see it.
+#[derive(Clone)]
+struct Faults(Arc<Mutex<Fault>>);
+
+impl Faults {
+    fn now(&self) -> Fault {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
 /// Passes connections on to a store, and its answers back as the fault has it.
 struct Proxy {
     address: SocketAddr,
-    fault: Arc<Mutex<Fault>>,
+    faults: Faults,
 }
 
 impl Proxy {
     fn before(store: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (port, fault) = (store.port, Arc::new(Mutex::new(Fault::None)));
-        let faults = fault.clone();
+        let (port, all) = (store.port, Faults(Arc::new(Mutex::new(Fault::None))));
+        let faults = all.clone();
         std::thread::spawn(move || {
             for (number, client) in listener.incoming().flatten().enumerate() {
-                if *faults.lock().unwrap_or_else(PoisonError::into_inner) == Fault::Refuse {
+                if faults.now() == Fault::Refuse {
                     continue;
                 }
                 let Ok(store) = TcpStream::connect(("127.0.0.1", port)) else {
@@ -55,11 +69,14 @@ impl Proxy {
                 std::thread::spawn(move || answer(store, (number, client), &faults));
             }
         });
-        Self { address, fault }
+        Self {
+            address,
+            faults: all,
+        }
     }
 
     fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        self.faults.set(fault);
     }
 
     fn url(&self) -> String {
@@ -71,15 +88,14 @@ fn twin(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a second handle")
 }
 
-fn answer(mut store: TcpStream, (number, mut client): (usize, TcpStream), faults: &Mutex<Fault>) {
-    let fault = || *faults.lock().unwrap_or_else(PoisonError::into_inner);
+fn answer(mut store: TcpStream, (number, mut client): (usize, TcpStream), faults: &Faults) {
     let mut buffer = [0; 4_096];
     let mut passed = 0;
     while let Ok(length @ 1..) = store.read(&mut buffer) {
-        while fault() == Fault::Hold(number) {
+        while faults.now() == Fault::Hold(number) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let fault = fault();
+        let fault = faults.now();
         if fault == Fault::Garble {
             buffer[0] = b'?';
         }

@@ -104,7 +104,7 @@ impl Dragonfly {
         if let Some(values) = self.get_directly(&keys).await? {
             return Ok(values);
         }
-        let keys = keys.to_keys();
+        let keys = keys.into_keys();
         let values = match self.fetch {
             // Each in a box of its own: the second is twice as large, and all of it is moved there.
             Fetch::Mget => boxed(|| self.mget(keys)).await?,
