@@ -1,11 +1,14 @@
 //! The loader that one writes in an afternoon, for `scripts/compare`: SETs in pipelines of 10,000 over one
-//! connection, each pipeline answered before the next is built. And the same commands as a file, for
-//! `redis-cli --pipe`.
+//! connection, each pipeline answered before the next is built. And commands as a file, for `redis-cli --pipe`: the
+//! same SETs, or MSETs of as many keys as asked.
 //!
-//! Enters: `HOST:PORT KEYS` or `FILE KEYS`. Leaves: keys in a store, or a file. Must not be made any cleverer.
+//! Enters: `HOST:PORT KEYS` or `FILE KEYS [KEYS-A-COMMAND]`. Leaves: keys in a store, or a file. Must not be made any
+//! cleverer.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::fs::File;
+use std::io::{BufWriter, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 
 use bytes::BytesMut;
 use kvpoc::record::Dataset;
@@ -19,54 +22,76 @@ fn main() {
         .skip(1)
         .filter(|text| text != "--bench")
         .collect();
-    let [target, keys] = &arguments[..] else {
+    let (target, keys, a_command) = match &arguments[..] {
+        [target, keys] => (target, keys, "1"),
+        [target, keys, a_command] => (target, keys, a_command.as_str()),
         // `cargo bench` runs every benchmark; this one has nothing to measure by itself.
-        return;
+        _ => return,
     };
     let keys: u64 = keys.parse().expect("a number of keys");
-    let mut connection = target
-        .parse::<std::net::SocketAddr>()
-        .ok()
-        .map(|address| TcpStream::connect(address).expect("the store accepts"));
-    let mut file = connection
-        .is_none()
-        .then(|| std::fs::File::create(target).expect("a file"));
-    let mut answers = vec![0; PIPELINE as usize * ANSWER_BYTES];
-    for start in (0..keys).step_by(PIPELINE as usize) {
-        let end = (start + PIPELINE).min(keys);
-        let commands = pipeline(start..end);
-        if let Some(connection) = &mut connection {
-            connection.write_all(&commands).expect("the store reads");
-            let answers = &mut answers[..(end - start) as usize * ANSWER_BYTES];
-            connection.read_exact(answers).expect("the store answers");
-            assert!(
-                answers
-                    .chunks(ANSWER_BYTES)
-                    .all(|answer| answer == b"+OK\r\n")
-            );
-        }
-        if let Some(file) = &mut file {
-            file.write_all(&commands).expect("the file takes it");
-        }
-    }
-}
-
-fn pipeline(indexes: std::ops::Range<u64>) -> Vec<u8> {
     let dataset = Dataset {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
         seed: 1,
     };
-    let mut commands = Vec::new();
+    match target.parse::<SocketAddr>() {
+        Ok(address) => load(&dataset, address, keys),
+        Err(_) => {
+            let a_command = a_command.parse().expect("keys a command");
+            write(&dataset, target, keys, a_command);
+        }
+    }
+}
+
+fn load(dataset: &Dataset, address: SocketAddr, keys: u64) {
+    let mut connection = TcpStream::connect(address).expect("the store accepts");
+    let mut answers = vec![0; PIPELINE as usize * ANSWER_BYTES];
+    for indexes in pieces(0..keys, PIPELINE) {
+        let answers = &mut answers[..(indexes.end - indexes.start) as usize * ANSWER_BYTES];
+        let mut commands = Vec::new();
+        pieces(indexes, 1).for_each(|index| put_command(dataset, index, &mut commands));
+        connection.write_all(&commands).expect("the store reads");
+        connection.read_exact(answers).expect("the store answers");
+        assert!(
+            answers
+                .chunks(ANSWER_BYTES)
+                .all(|answer| answer == b"+OK\r\n")
+        );
+    }
+}
+
+fn write(dataset: &Dataset, file: &str, keys: u64, a_command: u64) {
+    let mut file = BufWriter::new(File::create(file).expect("a file"));
+    let mut command = Vec::new();
+    for indexes in pieces(0..keys, a_command) {
+        command.clear();
+        put_command(dataset, indexes, &mut command);
+        file.write_all(&command).expect("the file takes it");
+    }
+    file.flush().expect("the file takes it");
+}
+
+fn pieces(indexes: Range<u64>, length: u64) -> impl Iterator<Item = Range<u64>> {
+    let ends = indexes.end;
+    indexes
+        .step_by(length as usize)
+        .map(move |start| start..(start + length).min(ends))
+}
+
+/// SET, or MSET for several.
+fn put_command(dataset: &Dataset, indexes: Range<u64>, commands: &mut Vec<u8>) {
+    let keys = indexes.end - indexes.start;
+    let name = if keys == 1 { "SET" } else { "MSET" };
+    let (parts, length) = (1 + 2 * keys, name.len());
+    write!(commands, "*{parts}\r\n${length}\r\n{name}\r\n").expect("memory takes it");
     for index in indexes {
         let (mut key, mut value) = (BytesMut::new(), BytesMut::new());
         dataset.put_key(index, &mut key);
         dataset.put_record(index, &mut value);
-        write!(commands, "*3\r\n$3\r\nSET\r\n${}\r\n", key.len()).expect("memory takes it");
-        commands.extend_from_slice(&key);
-        write!(commands, "\r\n${}\r\n", value.len()).expect("memory takes it");
-        commands.extend_from_slice(&value);
-        commands.extend_from_slice(b"\r\n");
+        for part in [key, value] {
+            write!(commands, "${}\r\n", part.len()).expect("memory takes it");
+            commands.extend_from_slice(&part);
+            commands.extend_from_slice(b"\r\n");
+        }
     }
-    commands
 }
