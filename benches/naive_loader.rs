@@ -29,6 +29,7 @@ fn main() {
         _ => return,
     };
     let keys: u64 = keys.parse().expect("a number of keys");
+    let a_command: u64 = a_command.parse().expect("a number of keys");
     let dataset = Dataset {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
@@ -36,10 +37,7 @@ fn main() {
     };
     match target.parse::<SocketAddr>() {
         Ok(address) => load(&dataset, address, keys),
-        Err(_) => {
-            let a_command = a_command.parse().expect("keys a command");
-            write(&dataset, target, keys, a_command);
-        }
+        Err(_) => write(&dataset, target, keys, a_command),
     }
 }
 
