@@ -22,6 +22,8 @@ pub mod cli;
 pub mod config;
 pub mod inspect;
 pub mod load;
+pub mod machine;
+pub mod objectives;
 pub mod output;
 pub mod process;
 pub mod progress;
@@ -32,7 +34,7 @@ pub mod serve;
 pub mod store;
 pub mod units;
 
-/// Exit codes: what a script may branch on. The verdicts of `bench` have their own in `bench::verdict`.
+/// Exit codes: what a script may branch on. The verdicts of `bench` have their own in `bench::judge::verdict`.
 pub mod exit {
     /// Done as asked.
     pub const OK: u8 = 0;
@@ -42,6 +44,6 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// The store, the target or a file could not be used (`EX_UNAVAILABLE`).
     pub const UNAVAILABLE: u8 = 69;
-    /// Stopped by SIGINT or SIGTERM before the end (128 + SIGINT, as shells have it).
+    /// Stopped by SIGINT, SIGTERM or SIGHUP before the end (128 + SIGINT, as shells have it).
     pub const INTERRUPTED: u8 = 130;
 }

@@ -1,13 +1,17 @@
-//! What a load is made of: arrivals, stages, workload, choice of keys, objectives. Pure.
+//! What a load is made of: arrivals, stages, workload, choice of keys. Pure.
 //!
 //! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
 //! clock; `bench` gives them their meaning.
+
+mod sweep;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::units::{Rate, UnitError, micros, parse_duration};
+pub use sweep::Sweep;
+
+use crate::units::{Rate, UnitError, parse_duration};
 
 fn refuse<T>(reason: impl Into<String>) -> Result<T, UnitError> {
     Err(UnitError(reason.into()))
@@ -330,28 +334,6 @@ impl FromStr for Preset {
     }
 }
 
-/// One condition of a PASS.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Slo {
-    /// A percentile of the latency, at most so many microseconds.
-    Latency {
-        /// 0 to 1; 1 is the maximum.
-        quantile: f64,
-        /// The bound.
-        at_most_us: u64,
-    },
-    /// The share of the arrivals that may fail, unsent ones included.
-    Errors {
-        /// 0 to 1.
-        at_most: f64,
-    },
-    /// The share of the rate that must be reached.
-    Rate {
-        /// 0 to 1.
-        at_least: f64,
-    },
-}
-
 /// The part of a schedule that one of several generators takes: every `count`th arrival, from `index` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
@@ -394,93 +376,6 @@ impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.count)
     }
-}
-
-/// All conditions of a PASS: what `--slo` says, and defaults for the rate and the errors.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Slos {
-    /// Bounds of percentiles, in the order given.
-    pub latencies: Vec<(f64, u64)>,
-    /// Share of the arrivals that may fail.
-    pub max_errors: f64,
-    /// Share of the rate that must be reached.
-    pub min_rate: f64,
-}
-
-impl Default for Slos {
-    fn default() -> Self {
-        Self {
-            latencies: Vec::new(),
-            max_errors: 0.001,
-            min_rate: 0.999,
-        }
-    }
-}
-
-impl FromStr for Slos {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        let mut slos = Self::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            match part.parse()? {
-                Slo::Latency {
-                    quantile,
-                    at_most_us,
-                } => slos.latencies.push((quantile, at_most_us)),
-                Slo::Errors { at_most } => slos.max_errors = at_most,
-                Slo::Rate { at_least } => slos.min_rate = at_least,
-            }
-        }
-        Ok(slos)
-    }
-}
-
-impl FromStr for Slo {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        const FORMS: &str =
-            "write for example p99=10ms, p99.9=50ms, max=1s, errors=0.1% or rate=99.9%";
-        let Some((name, bound)) = text.split_once('=') else {
-            return refuse(FORMS);
-        };
-        let share = || match bound
-            .strip_suffix('%')
-            .and_then(|number| number.parse::<f64>().ok())
-        {
-            Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
-            _ => refuse(format!("{bound:?} is no percentage from 0% to 100%")),
-        };
-        match name {
-            "errors" => return Ok(Self::Errors { at_most: share()? }),
-            "rate" => return Ok(Self::Rate { at_least: share()? }),
-            _ => {}
-        }
-        let percent = match name {
-            "max" => Some(100.0),
-            _ => name
-                .strip_prefix('p')
-                .and_then(|number| number.parse::<f64>().ok()),
-        };
-        match percent {
-            Some(percent) if 0.0 < percent && percent <= 100.0 => Ok(Self::Latency {
-                quantile: percent / 100.0,
-                at_most_us: micros(parse_duration(bound)?),
-            }),
-            _ => refuse(FORMS),
-        }
-    }
-}
-
-/// The name of a percentile: `p99.9`, or `max`.
-#[must_use]
-pub fn percentile_name(quantile: f64) -> String {
-    if quantile >= 1.0 {
-        return "max".into();
-    }
-    // Rounded, because 0.999 × 100 is not 99.9 in binary.
-    format!("p{}", (quantile * 1e8).round() / 1e6)
 }
 
 #[cfg(test)]
@@ -554,31 +449,5 @@ mod tests {
         ] {
             assert!(text.parse::<KeysDist>().is_err(), "{text}");
         }
-        for text in [
-            "p99",
-            "p99=",
-            "p99=10",
-            "p0=1ms",
-            "p101=1ms",
-            "errors=1",
-            "errors=-1%",
-            "x=1ms",
-            "rate=101%",
-        ] {
-            assert!(text.parse::<Slo>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn objectives_add_up_and_keep_their_defaults() {
-        let slos: Slos = "p99=10ms,errors=1%,max=1s".parse().expect("objectives");
-        assert_eq!(slos.latencies, [(0.99, 10_000), (1.0, 1_000_000)]);
-        assert!((slos.max_errors - 0.01).abs() < 1e-12);
-        assert!((slos.min_rate - 0.999).abs() < 1e-12);
-        assert_eq!("".parse(), Ok(Slos::default()));
-        assert_eq!(
-            [0.5, 0.999, 0.9999, 1.0].map(percentile_name),
-            ["p50", "p99.9", "p99.99", "max"]
-        );
     }
 }

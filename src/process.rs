@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Signal, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of all threads, of user and system.
@@ -39,6 +39,18 @@ pub fn max_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// Whether whoever started the process had it ignore a signal, as `nohup` does.
+#[must_use]
+pub fn ignores(signal: Signal) -> bool {
+    // A mask in hexadecimal, its lowest bit for signal 1 (proc(5)).
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +61,11 @@ mod tests {
         assert!(open_files() >= Some(3));
         let before = cpu_time();
         while cpu_time() == before {}
+    }
+
+    #[test]
+    fn a_signal_that_is_ignored_is_told_from_others() {
+        // The start-up code of every Rust program ignores the first of them.
+        assert!(ignores(Signal::PIPE) && !ignores(Signal::TERM));
     }
 }

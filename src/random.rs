@@ -4,6 +4,10 @@
 //! Must not hold state: every number is a function of its position, so that any part of a sequence
 //! can be computed alone, by any worker, in any order.
 
+use std::convert::Infallible;
+
+use rand_core::TryRng;
+
 /// 2^64 divided by the golden ratio: the increment of `SplitMix64`.
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -32,6 +36,42 @@ pub fn below(bits: u64, bound: u64) -> u64 {
 #[must_use]
 pub fn chance(bits: u64, share: f64) -> bool {
     ((bits >> 11) as f64) < share * (1_u64 << 53) as f64
+}
+
+/// As many numbers as one draw from a distribution may need, all from one seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Draws {
+    seed: u64,
+    place: u64,
+}
+
+impl Draws {
+    /// From the first.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, place: 0 }
+    }
+}
+
+impl TryRng for Draws {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.try_next_u64().map(|bits| (bits >> 32) as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.place += 1;
+        Ok(splitmix64(self.seed, self.place))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.try_next_u64()?.to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        Ok(())
+    }
 }
 
 /// In which order the indexes of a load are written: position → index.

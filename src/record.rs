@@ -250,6 +250,15 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     }
 }
 
+/// The index of a record in the binary format, without a look at the rest of it.
+#[must_use]
+pub fn id(bytes: &[u8]) -> Option<u64> {
+    let (&VERSION, fields) = bytes.split_first()? else {
+        return None;
+    };
+    fields.first_chunk().map(|id| u64::from_le_bytes(*id))
+}
+
 fn decode_json(bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     #[derive(serde::Deserialize)]
     struct StatusOnly<'a> {
@@ -368,6 +377,16 @@ mod tests {
         };
         assert_ne!(encoded(&one, 1)[9..], encoded(&one, 2)[9..]);
         assert_ne!(encoded(&one, 1), encoded(&other, 1));
+    }
+
+    #[test]
+    fn the_id_is_read_alone_as_it_is_decoded() {
+        for index in [0, 1, 256, u64::MAX] {
+            assert_eq!(id(&encoded(&dataset("256"), index)), Some(index));
+        }
+        for bytes in [&b""[..], b"\x01", b"\x01\0\0\0\0\0\0\0", b"{\"id\":1}  "] {
+            assert_eq!(id(bytes), None);
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MAX_KEYS: u64 = 1_000_000_000_000;
 pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 /// LMDB's limit, used for every store so that a dataset can move between them.
 pub const MAX_KEY_BYTES: usize = 511;
+/// Keys, or commands, in one request of HTTP, whatever the settings.
+pub const MAX_KEYS_PER_REQUEST: u32 = 512;
 /// No wait of this program is ever meant to last longer than a day.
 const MAX_DURATION: Duration = Duration::from_hours(24);
 /// A key that should live longer should live for ever.

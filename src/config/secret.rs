@@ -94,25 +94,29 @@ pub(super) fn read(
     file: Option<&Path>,
     flag: &str,
 ) -> Result<Option<(String, String)>, ConfigError> {
-    let (text, name) = match (std::env::var_os(variable), file) {
-        (Some(text), _) => (text.to_string_lossy().into_owned(), variable.to_owned()),
-        (None, Some(file)) => {
-            let name = file.display().to_string();
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                setting(
-                    flag,
-                    &name,
-                    &format!("{error}; give a file that holds the secret"),
-                )
-            })?;
-            (text.trim_end().to_owned(), name)
-        }
+    match (std::env::var_os(variable), file) {
+        (Some(text), _) => not_empty(text.to_string_lossy().into_owned(), variable.to_owned()),
+        (None, Some(file)) => read_file(file, flag),
         (None, None) => return Ok(None),
-    };
+    }
+    .map(Some)
+}
+
+/// As [`read`], from the file alone.
+pub(super) fn read_file(file: &Path, flag: &str) -> Result<(String, String), ConfigError> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let mend = format!("{error}; give a file that holds the secret");
+        setting(flag, &name, &mend)
+    })?;
+    not_empty(text.trim_end().to_owned(), name)
+}
+
+fn not_empty(text: String, name: String) -> Result<(String, String), ConfigError> {
     if text.is_empty() {
         return Err(setting(&name, "(empty)", "unset it, or give the secret"));
     }
-    Ok(Some((text, name)))
+    Ok((text, name))
 }
 
 #[cfg(test)]

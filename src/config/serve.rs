@@ -16,8 +16,12 @@ use crate::cli::{LogFormat, ServeArgs};
 pub struct ServeConfig {
     /// Where the keys are.
     pub store: StoreConfig,
+    /// How long the store may take to come after the start; `None`: as long as it takes.
+    pub wait_for_store: Option<Duration>,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where only health and metrics are answered; `None`: nowhere but there.
+    pub health: Option<SocketAddr>,
     /// Only ask whoever listens there whether it is ready.
     pub check: bool,
     /// Threads that answer, at least 1.
@@ -36,6 +40,8 @@ pub struct ServeConfig {
     pub max_in_flight: usize,
     /// How long a connection may wait for a whole request.
     pub idle: Duration,
+    /// How long the head of a request may take, from its first byte on.
+    pub head: Duration,
     /// Bytes of bodies and of large answers that may be held.
     pub max_held_bytes: usize,
     /// Time that requests under way have after the stop signal.
@@ -82,7 +88,11 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(ServeConfig {
         access: access(&args)?,
-        store: store(args.store, args.store_timeout)?.read_by(args.fetch, args.store_reads),
+        health: health(&args)?,
+        store: store(args.store, args.store_timeout)?
+            .read_by(args.fetch.fixed(), args.store_reads)
+            .read_from(args.read_from)?,
+        wait_for_store: args.wait_for_store,
         listen: SocketAddr::new(args.bind, args.port),
         check: args.check,
         threads: if args.threads == 0 {
@@ -96,6 +106,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
         max_connections: args.max_connections as usize,
         max_in_flight: args.max_in_flight as usize,
         idle: args.idle_timeout,
+        head: args.head_timeout,
         max_held_bytes: args.max_held,
         drain: args.drain,
         log: LogConfig {
@@ -104,6 +115,16 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
             access: share("--access-log", args.access_log)?,
         },
     })
+}
+
+fn health(args: &ServeArgs) -> Result<Option<SocketAddr>, ConfigError> {
+    match args.health_port {
+        Some(port) if port != 0 && port == args.port => {
+            let mend = "that is --port; give another, or leave it out";
+            Err(setting("--health-port", &port.to_string(), mend))
+        }
+        port => Ok(port.map(|port| SocketAddr::new(args.bind, port))),
+    }
 }
 
 fn access(args: &ServeArgs) -> Result<AccessConfig, ConfigError> {
@@ -120,8 +141,9 @@ fn access(args: &ServeArgs) -> Result<AccessConfig, ConfigError> {
     // A page that may ask is somebody else too, wherever its browser runs.
     let only_us = args.bind.is_loopback() && cors_origin.is_none() && !any_host;
     let guarded = token.is_some() || only_us;
-    // Where being on this machine is all that a client must show, a name from outside shows that it may not be.
-    let on_trust = token.is_none() && !open_to_all && !any_host;
+    // A page of the web can have its own name resolved to this server, wherever that listens; what its browser then
+    // reads is only kept from it by the name, unless there is a token.
+    let on_trust = token.is_none() && !any_host;
     Ok(AccessConfig {
         allow_writes: args.allow_writes && guarded,
         open_to_all,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::secret::Login;
 use super::{ConfigError, StoreUrl, setting};
-use crate::cli::{Fetch, Reads, StoreArgs};
+use crate::cli::{FetchArg, ReadFrom, Reads, StoreArgs};
 
 /// How to reach the store.
 #[derive(Debug, Clone)]
@@ -23,10 +23,51 @@ pub struct StoreConfig {
     pub tls: TlsFiles,
     /// The deadline of each operation.
     pub timeout: Duration,
-    /// How several keys are read at once.
-    pub fetch: Fetch,
+    /// How several keys are read at once; `None`: the store decides once it is known.
+    pub fetch: Option<Fetch>,
     /// By which connection keys are read.
     pub reads: Reads,
+    /// Who of a cluster is asked for them.
+    pub read_from: ReadFrom,
+}
+
+/// How several keys are read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// One MGET: one command.
+    Mget,
+    /// One GET for each key, sent together: as many commands as keys.
+    Pipeline,
+}
+
+impl Fetch {
+    /// As it is typed, and as `/stats` tells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mget => "mget",
+            Self::Pipeline => "pipeline",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Mget, Self::Pipeline]
+            .into_iter()
+            .find(|fetch| fetch.name() == name)
+    }
+}
+
+impl FetchArg {
+    /// `None`: what the store makes cheaper.
+    pub(super) fn fixed(self) -> Option<Fetch> {
+        match self {
+            Self::Auto => None,
+            Self::Mget => Some(Fetch::Mget),
+            Self::Pipeline => Some(Fetch::Pipeline),
+        }
+    }
 }
 
 /// Files in PEM form.
@@ -40,13 +81,31 @@ pub struct TlsFiles {
 
 impl StoreConfig {
     /// The same store, with its keys read in another way.
-    pub(super) fn read_by(mut self, fetch: Fetch, reads: Reads) -> Self {
+    #[must_use]
+    pub fn read_by(mut self, fetch: Option<Fetch>, reads: Reads) -> Self {
         // A command over several hash slots is refused there, and any keys of one request lie in several.
         if !self.url.is_cluster() {
             self.fetch = fetch;
         }
         self.reads = reads;
         self
+    }
+
+    /// The same store, with its keys read from masters or replicas.
+    pub(super) fn read_from(mut self, read_from: ReadFrom) -> Result<Self, ConfigError> {
+        if read_from == ReadFrom::Replica {
+            let refused = |mend| Err(setting("--read-from", "replica", mend));
+            if !self.url.is_cluster() {
+                return refused(
+                    "only a cluster tells of its replicas; write redis-cluster://HOST,HOST, or leave it out",
+                );
+            }
+            if self.reads == Reads::Fred {
+                return refused("fred reads from masters only; leave out --store-reads fred");
+            }
+        }
+        self.read_from = read_from;
+        Ok(self)
     }
 }
 
@@ -86,12 +145,13 @@ pub(super) fn store(args: StoreArgs, timeout: Duration) -> Result<StoreConfig, C
         return Err(setting("--store-tls-…", "given", mend));
     }
     Ok(StoreConfig {
-        fetch: if url.is_cluster() {
+        fetch: Some(if url.is_cluster() {
             Fetch::Pipeline
         } else {
             Fetch::Mget
-        },
+        }),
         reads: Reads::Fred,
+        read_from: ReadFrom::Master,
         url,
         login,
         sentinel_login,

@@ -13,6 +13,8 @@ use super::{ConfigError, secret, setting};
 
 /// The variable that holds it.
 const VARIABLE: &str = "KVPOC_TOKEN";
+/// The flag that names a file with it.
+const FLAG: &str = "--token-file";
 /// Shorter ones can be tried out over a network.
 const MIN_BYTES: usize = 8;
 
@@ -24,10 +26,19 @@ impl Token {
     /// Reads the variable, else the file; `None` when neither is given. An empty variable is refused: a secret
     /// that was lost on its way must not open the server.
     pub(super) fn read(file: Option<&Path>) -> Result<Option<Self>, ConfigError> {
-        let Some((text, name)) = secret::read(VARIABLE, file, "--token-file")? else {
-            return Ok(None);
-        };
-        Self::parse(&text).map(Some).ok_or_else(|| {
+        let found = secret::read(VARIABLE, file, FLAG)?;
+        found.map(Self::of).transpose()
+    }
+
+    /// Reads the file alone. The variable may hold the token of one's own server, which is no business of another
+    /// one's.
+    pub(super) fn read_for_another(file: Option<&Path>) -> Result<Option<Self>, ConfigError> {
+        file.map(|file| Self::of(secret::read_file(file, FLAG)?))
+            .transpose()
+    }
+
+    fn of((text, name): (String, String)) -> Result<Self, ConfigError> {
+        Self::parse(&text).ok_or_else(|| {
             let mend = format!("a token has at least {MIN_BYTES} visible ASCII characters");
             setting(&format!("the token of {name}"), "(not shown)", &mend)
         })

@@ -178,6 +178,9 @@ mod tests {
             record_version: 1,
             loaded: None,
             shuffled: false,
+            state: None,
+            owner: None,
+            beat: 0,
         };
         let mut found = keyspace(&[
             ("a:1", 2_000_000, TimeToLive::Forever),

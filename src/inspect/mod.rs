@@ -14,7 +14,7 @@ use crate::config::InspectConfig;
 use crate::exit;
 use crate::output;
 use crate::record::{self, Decoded, Session};
-use crate::store::{Description, Page, Store, Usage};
+use crate::store::{DatasetInfo, Description, Page, Store, Usage};
 use crate::units::{grouped, human_bytes};
 use keyspace::Keyspace;
 
@@ -219,10 +219,7 @@ async fn look_at_store(store: &Store, sample: usize) -> anyhow::Result<Value> {
         }
     }
     keyspace.warn(note.as_ref());
-    let (complete, unfinished) = match note {
-        Some(note) if note.loaded.is_some() => (None, Some(note)),
-        note => (note, None),
-    };
+    let (complete, unfinished) = DatasetInfo::told_apart(note);
     Ok(json!({
         "store": stats,
         "dataset": complete,

@@ -1,27 +1,25 @@
 //! Loading: batches in flight until all are acknowledged.
 //!
 //! Enters: a plan and a store. Leaves: how far it came, and why no further. Must not claim a key that the store
-//! has not acknowledged, nor give up on one before its time.
+//! has not acknowledged, give up on one before its time, nor write one after another run may have taken over.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt as _};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
+use super::keeper::{CHECKPOINT, Keeper, Kept, Lease};
+use super::note::Entry;
+use super::patience::{Pace, Patience, may_pass};
 use super::plan::{self, Watermark};
+use super::start::heals;
 use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::splitmix64;
-use crate::store::{Batch, DatasetInfo, Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 use crate::units::{grouped, human_bytes};
-
-/// How much of the work a killed load does again at most, in time.
-const CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// Apart from every other use of the dataset's seed.
 const TTL_SALT: u64 = 0x74_746c;
@@ -29,195 +27,216 @@ const TTL_SALT: u64 = 0x74_746c;
 /// Keys and bytes that the store has acknowledged, and the first thing that went wrong.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    /// Acknowledged in this run.
+    /// Acknowledged in this run, those counted again that the store lost.
     pub(super) keys: u64,
     pub(super) bytes: u64,
     /// All positions below are acknowledged, in this run or before.
     pub(super) reached: u64,
     pub(super) elapsed: Duration,
+    /// When the first key expires, if any does.
+    pub(super) first_expiry: Option<Instant>,
+    /// From where it must be loaded again, as the store has lost what came after.
+    pub(super) behind: Option<u64>,
     pub(super) failure: Option<String>,
 }
 
 impl Load {
+    pub(super) fn is_complete(&self, config: &SeedConfig) -> bool {
+        self.failure.is_none() && self.reached >= config.keys.get()
+    }
+
     /// Takes in what came after.
     pub(super) fn absorb(&mut self, later: Self) {
         self.keys += later.keys;
         self.bytes += later.bytes;
         self.reached = later.reached;
         self.elapsed += later.elapsed;
+        self.first_expiry = earlier(self.first_expiry, later.first_expiry);
+        self.behind = later.behind;
         self.failure = self.failure.take().or(later.failure);
     }
+
+    fn falls_back_to(&mut self, position: u64) {
+        let before = self.behind.unwrap_or(u64::MAX);
+        self.behind = Some(before.min(position));
+    }
+
+    fn take(&mut self, put: &Put) {
+        self.keys += put.keys;
+        self.bytes += put.bytes;
+        self.first_expiry = earlier(self.first_expiry, put.expires);
+    }
 }
 
-/// Attempts, their failures and their end; shared by loading and verifying.
-pub(super) struct Patience<'a> {
-    pub(super) retry_for: Duration,
-    pub(super) stop: &'a CancellationToken,
-    pub(super) retries: Cell<u64>,
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
-impl Patience<'_> {
-    /// Tries until it succeeds, fails for good, or has failed for too long; `first_index` spreads the waits.
-    pub(super) async fn insist<T>(
+/// What a load works with.
+pub(super) struct Loader<'a> {
+    pub(super) stores: &'a [Store],
+    pub(super) config: &'a SeedConfig,
+    pub(super) patience: &'a Patience<'a>,
+}
+
+impl Loader<'_> {
+    /// Keeps up to `in_flight` batches with the store until all positions are acknowledged, one fails, the store
+    /// loses some, or the stop comes; notes now and then how far it is.
+    pub(super) async fn load(
         &self,
-        first_index: u64,
-        mut attempt: impl AsyncFnMut() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let began = Instant::now();
-        for number in 0.. {
-            match attempt().await {
-                Err(error) if may_pass(&error) && began.elapsed() < self.retry_for => {
-                    let waited = tokio::time::sleep(plan::wait(number, first_index));
-                    tokio::select! {
-                        () = waited => self.retries.set(self.retries.get() + 1),
-                        () = self.stop.cancelled() => return Err(error),
-                    }
-                }
-                outcome => return outcome,
+        positions: Range<u64>,
+        pace: &mut Pace,
+        keeper: &mut Keeper,
+        progress: &mut Progress,
+    ) -> Load {
+        let Self {
+            stores,
+            config,
+            patience,
+        } = *self;
+        let start = positions.start;
+        let mut batches = plan::batches(positions, config.batch)
+            .enumerate()
+            .peekable();
+        let lease = keeper.lease();
+        // What is of no use any more is not tried again: that may never succeed, and holds up what is to be done.
+        let halt = patience.stop.child_token();
+        let of_batches = patience.until(&halt);
+        let mut window = FuturesUnordered::new();
+        let mut watermark = Watermark::new(start);
+        let started = Instant::now();
+        let mut memory_bytes = None;
+        let mut load = Load::default();
+        loop {
+            if load.failure.is_some() || load.behind.is_some() {
+                halt.cancel();
             }
-        }
-        unreachable!("attempts are numbered without end")
-    }
-}
-
-/// Whether trying again later can help: a store that is full may expire or evict.
-fn may_pass(error: &StoreError) -> bool {
-    match error {
-        StoreError::Unavailable(_)
-        | StoreError::Loading(_)
-        | StoreError::Timeout(_)
-        | StoreError::Full(_) => true,
-        StoreError::Refused(_) | StoreError::Setup(_) => false,
-    }
-}
-
-/// Keeps up to `in_flight` batches with the store until all positions are acknowledged, one fails or the stop
-/// comes; notes now and then in `checkpoint` how far it is.
-pub(super) async fn load(
-    stores: &[Store],
-    config: &SeedConfig,
-    patience: &Patience<'_>,
-    positions: Range<u64>,
-    checkpoint: Option<&DatasetInfo>,
-    progress: &mut Progress,
-) -> Load {
-    let (start, count) = (positions.start, positions.end - positions.start);
-    let mut batches = plan::batches(positions, config.batch).enumerate();
-    let mut window = FuturesUnordered::new();
-    let mut watermark = Watermark::new(start);
-    let started = Instant::now();
-    let (mut noted, mut launched) = (started, 0_u64);
-    // A task of its own: awaited here, it would wait for batches that nobody drives meanwhile.
-    let mut noting: Option<JoinHandle<Option<u64>>> = None;
-    let mut memory_bytes = None;
-    let mut load = Load::default();
-    loop {
-        let go_on = load.failure.is_none() && !patience.stop.is_cancelled();
-        while go_on && window.len() < config.in_flight && due(config, started, launched).is_none() {
-            let Some((number, positions)) = batches.next() else {
+            let go_on = !halt.is_cancelled();
+            while go_on
+                && window.len() < config.in_flight
+                && pace.wait().is_none()
+                && lease.holds()
+                && let Some((number, positions)) = batches.next()
+            {
+                pace.take(positions.end - positions.start);
+                let store = &stores[number % stores.len()];
+                window.push(put(store, config, &of_batches, &lease, positions));
+            }
+            if window.is_empty() && (!go_on || batches.peek().is_none()) {
                 break;
-            };
-            launched += positions.end - positions.start;
-            let store = &stores[number % stores.len()];
-            window.push(put(store, config, patience, positions));
-        }
-        let wait = due(config, started, launched).filter(|_| go_on && launched < count);
-        let next = match (wait, window.is_empty()) {
-            // The moment to go on came just now.
-            (None, true) if go_on && launched < count => continue,
-            (None, true) => break,
-            (None, false) => window.next().await,
-            (Some(wait), _) => tokio::select! {
-                // An empty window is done at once, and done for good.
-                Some(next) = window.next() => Some(next),
-                () = tokio::time::sleep(wait) => None,
-                () = patience.stop.cancelled() => None,
-            },
-        };
-        match next {
-            None => continue,
-            Some((positions, Ok(bytes))) => {
-                load.keys += positions.end - positions.start;
-                load.bytes += bytes;
-                watermark.acknowledge(positions);
             }
-            // Interrupted between two attempts: not acknowledged, and no failure of the store's.
-            Some((_, Err(error))) if patience.stop.is_cancelled() && may_pass(&error) => {}
-            Some((positions, Err(error))) => {
-                load.failure.get_or_insert_with(|| {
-                    format!("keys {} to {}: {error}", positions.start, positions.end - 1)
-                });
+            let wait = pace.wait().map_or(CHECKPOINT, |wait| wait.min(CHECKPOINT));
+            tokio::select! {
+                Some((positions, outcome)) = window.next() => match outcome {
+                    Ok(put) => {
+                        load.take(&put);
+                        watermark.acknowledge(positions);
+                    }
+                    // Interrupted between two attempts: not acknowledged, and no failure of the store's.
+                    Err(error) if halt.is_cancelled() && may_pass(&error) => {}
+                    Err(error) => {
+                        load.failure.get_or_insert_with(|| {
+                            format!("keys {} to {}: {error}", positions.start, positions.end - 1)
+                        });
+                    }
+                },
+                kept = keeper.noticed() => match kept {
+                    Ok(Kept::Noted(bytes)) => memory_bytes = bytes.or(memory_bytes),
+                    Ok(Kept::Behind(position)) => load.falls_back_to(position),
+                    Ok(Kept::Unheard) => {}
+                    Err(failure) => { load.failure.get_or_insert(failure); }
+                },
+                () = tokio::time::sleep(wait) => {}
+                () = halt.cancelled(), if go_on => {}
             }
-        }
-        if let Some(info) = checkpoint
-            && noted.elapsed() >= CHECKPOINT
-            && noting.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            if let Some(Ok(Some(bytes))) = noting.take().and_then(FutureExt::now_or_never) {
-                memory_bytes = Some(bytes);
+            // After a loss the watermark is wrong, and what is to be noted then is not for this loop to say.
+            if load.failure.is_none() && load.behind.is_none() {
+                keeper.beat(|| self.checkpoint(watermark.reached()));
             }
-            noting = Some(tokio::spawn(checkpoint_at(
-                stores[0].clone(),
-                unfinished(info, watermark.reached()),
-            )));
-            noted = Instant::now();
+            progress.update(start + load.keys, || {
+                let retries = patience.retries.get();
+                words(
+                    &load,
+                    started.elapsed(),
+                    window.len(),
+                    retries,
+                    memory_bytes,
+                )
+            });
         }
-        progress.update(start + load.keys, || {
-            words(
-                &load,
-                started.elapsed(),
-                window.len(),
-                patience.retries.get(),
-                memory_bytes,
-            )
-        });
+        load.elapsed = started.elapsed();
+        load.reached = watermark.reached();
+        load
     }
-    // One that came late would take back what is noted at the end.
-    if let Some(noting) = noting {
-        let _ = noting.await;
-    }
-    load.elapsed = started.elapsed();
-    load.reached = watermark.reached();
-    load
-}
 
-/// How long to wait before more keys may go, if the rate is limited and reached.
-fn due(config: &SeedConfig, started: Instant, launched: u64) -> Option<Duration> {
-    let rate = config.rate?.per_second();
-    let due = Duration::try_from_secs_f64(launched as f64 / rate).unwrap_or(Duration::MAX);
-    due.checked_sub(started.elapsed())
-        .filter(|wait| !wait.is_zero())
-}
-
-/// The note of a load that has come so far.
-pub(super) fn unfinished(info: &DatasetInfo, reached: u64) -> DatasetInfo {
-    DatasetInfo {
-        loaded: Some(reached),
-        ..info.clone()
+    /// What is noted of a load that has come so far. What expires meanwhile cannot be gone on from, nor counted on.
+    pub(super) fn checkpoint(&self, reached: u64) -> Entry {
+        if self.config.ttl.is_some() {
+            return Entry::loading(0, 0);
+        }
+        // A load that heals what is missing begins with too few.
+        let least_keys = if heals(self.config) { 0 } else { reached };
+        Entry::loading(reached, least_keys)
     }
 }
 
-/// Notes how far the load is; one note that is lost costs a second of work. Gives the memory that the store uses.
-async fn checkpoint_at(store: Store, note: DatasetInfo) -> Option<u64> {
-    let _ = store.put_dataset(&note, None).await;
-    store.stats().await.ok()?.memory_bytes
+/// One batch that was acknowledged.
+struct Put {
+    keys: u64,
+    bytes: u64,
+    expires: Option<Instant>,
 }
 
 async fn put(
     store: &Store,
     config: &SeedConfig,
     patience: &Patience<'_>,
+    lease: &Lease,
     positions: Range<u64>,
-) -> (Range<u64>, Result<u64, StoreError>) {
+) -> (Range<u64>, Result<Put, StoreError>) {
     let ttl = config.ttl.map(|ttl| jittered(ttl, config, positions.start));
+    let keys = positions.end - positions.start;
     let put = async || {
-        // Made anew for each attempt, which costs less than keeping it: few are ever repeated.
-        let batch = encode(config, positions.clone());
-        let bytes = batch.bytes() as u64;
-        store.put_batch(batch, ttl).await.map(|()| bytes)
+        let indexes = positions
+            .clone()
+            .map(|position| config.order.index(position));
+        let sent = Instant::now();
+        let bytes = write(store, config, lease, indexes, ttl).await?;
+        let expires = ttl.and_then(|ttl| sent.checked_add(ttl));
+        Ok(Put {
+            keys,
+            bytes,
+            expires,
+        })
     };
     let outcome = patience.insist(positions.start, put).await;
     (positions, outcome)
+}
+
+/// Writes the records of these indexes once, if they are still this run's to write; gives their bytes.
+pub(super) async fn write(
+    store: &Store,
+    config: &SeedConfig,
+    lease: &Lease,
+    indexes: impl Iterator<Item = u64>,
+    ttl: Option<Duration>,
+) -> Result<u64, StoreError> {
+    let unconfirmed = || {
+        let message =
+            "it has not confirmed the note of this load, so another run may have taken over";
+        StoreError::Unavailable(message.into())
+    };
+    if !lease.holds() {
+        return Err(unconfirmed());
+    }
+    // Made anew for each attempt, which costs less than keeping it: few are ever repeated.
+    let batch = encode(config, indexes);
+    // Again, as this process may have been stopped in what takes most of its time.
+    if !lease.holds() {
+        return Err(unconfirmed());
+    }
+    let bytes = batch.bytes() as u64;
+    store.put_batch(batch, ttl).await.map(|()| bytes)
 }
 
 /// The time to live of one batch: shorter by up to the share that is asked for, so that not all expire at once.
@@ -228,13 +247,13 @@ fn jittered(ttl: Duration, config: &SeedConfig, first: u64) -> Duration {
         .max(Duration::from_millis(1))
 }
 
-fn encode(config: &SeedConfig, positions: Range<u64>) -> Batch {
+fn encode(config: &SeedConfig, indexes: impl Iterator<Item = u64>) -> Batch {
     let dataset = &config.dataset;
-    let keys = (positions.end - positions.start) as usize;
+    let keys = indexes.size_hint().0;
     // Twenty digits hold any index.
     let entry_bytes = dataset.key_prefix.len() + 20 + dataset.value_size.typical_bytes();
     let mut batch = Batch::with_capacity(keys, keys * entry_bytes);
-    for index in positions.map(|position| config.order.index(position)) {
+    for index in indexes {
         batch.push(
             |out| dataset.put_key(index, out),
             |out| dataset.put_record(index, out),

@@ -1,20 +1,27 @@
 //! Verifying: what the store holds against what it must hold, byte by byte.
 //!
-//! Enters: a dataset and a store. Leaves: a [`Verification`]. Must not write anything, nor take an answer for
-//! right because it is there.
+//! Enters: a dataset and a store. Leaves: a [`Verification`]. Must not write anything but what a load is to heal, nor
+//! take an answer for right because it is there.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::load::Patience;
+use super::found::position_of;
+use super::keeper::{CHECKPOINT, Keeper, Kept, Lease};
+use super::load;
+use super::note::Entry;
+use super::patience::{Pace, Patience};
+use super::plan::Watermark;
+use super::summary::Outcome;
 use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::{chance, splitmix64};
 use crate::record::Dataset;
-use crate::store::{DATASET_KEY, Store, StoreError};
+use crate::store::{DATASET_KEY, Page, Store, StoreError};
 use crate::units::grouped;
 
 /// Keys read at once. fred reads a long answer again from its start at every 8 KiB, so not many.
@@ -33,167 +40,376 @@ const PAGE: usize = 1_000;
 /// What was found.
 #[derive(Debug, Default, serde::Serialize)]
 pub(super) struct Verification {
+    /// Keys that were to be read.
+    pub(super) of: u64,
     /// Keys that were read and compared.
     pub(super) checked: u64,
     pub(super) missing: u64,
     /// Another value than the record of its index.
     pub(super) different: u64,
-    /// Keys with the dataset's prefix that belong to no index; `None` when only a sample was read.
+    /// Missing or different before, and written again: as they must be now.
+    pub(super) rewritten: u64,
+    /// Keys with the dataset's prefix that belong to no index, which is no fault; `None` when only a sample was read.
     pub(super) extra: Option<u64>,
-    /// The first few of them, with what is wrong.
+    /// The first few of all these, with what is or was wrong.
     pub(super) first: Vec<String>,
     pub(super) elapsed_s: f64,
     /// Why it ended before its end.
     pub(super) failure: Option<String>,
+    /// That was the wish of whoever runs it.
+    #[serde(skip)]
+    pub(super) is_interrupted: bool,
+    /// From where it must be loaded again, as the store has lost what came after, or it has expired.
+    #[serde(skip)]
+    pub(super) behind: Option<u64>,
+    /// The lowest index that is or was missing or different.
+    #[serde(skip)]
+    pub(super) first_fault: Option<u64>,
+    /// All indexes below it were read, and are as they must be by now; 0 for a sample.
+    #[serde(skip)]
+    pub(super) certain: u64,
+}
+
+/// What is wrong with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Missing,
+    Different,
 }
 
 impl Verification {
     /// Everything was read, and is as it must be.
     pub(super) fn is_good(&self) -> bool {
-        let wrong = self.missing + self.different + self.extra.unwrap_or(0);
-        wrong == 0 && self.failure.is_none()
+        self.missing + self.different == 0 && self.failure.is_none()
     }
 
-    fn name(&mut self, dataset: &Dataset, index: u64, what: &str) {
+    pub(super) fn outcome(&self) -> Outcome {
+        match () {
+            () if self.is_good() => Outcome::Complete,
+            () if self.is_interrupted => Outcome::Interrupted,
+            () => Outcome::Failed,
+        }
+    }
+
+    /// Nothing has ended it yet.
+    fn is_open(&self) -> bool {
+        self.failure.is_none() && self.behind.is_none()
+    }
+
+    /// Takes in what came of keeping the note.
+    fn heed(&mut self, kept: Result<Kept, String>) {
+        match kept {
+            // What was verified before that is there no more, or may not be.
+            Ok(Kept::Behind(position)) => {
+                self.behind = Some(position);
+                self.certain = self.certain.min(position);
+            }
+            Ok(Kept::Noted(_) | Kept::Unheard) => {}
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+            }
+        }
+    }
+
+    /// Takes in what was found of some keys, at first and in the end.
+    fn take(&mut self, dataset: &Dataset, checked: &Checked) {
+        self.checked += checked.keys;
+        for &(index, fault) in &checked.faults {
+            let lowest = self.first_fault.map_or(index, |lowest| lowest.min(index));
+            self.first_fault = Some(lowest);
+            let is_left = checked.left.iter().any(|&(left, _)| left == index);
+            let what = match (fault, is_left) {
+                (Fault::Missing, true) => "is missing",
+                (Fault::Different, true) => "has another value",
+                (Fault::Missing, false) => "was missing",
+                (Fault::Different, false) => "had another value",
+            };
+            self.rewritten += u64::from(!is_left);
+            self.name(format!("{}{index} {what}", dataset.key_prefix));
+        }
+        for (_, fault) in &checked.left {
+            match fault {
+                Fault::Missing => self.missing += 1,
+                Fault::Different => self.different += 1,
+            }
+        }
+    }
+
+    fn name(&mut self, line: String) {
         if self.first.len() < NAMED {
-            self.first
-                .push(format!("{}{index} {what}", dataset.key_prefix));
+            self.first.push(line);
         }
     }
 }
 
-/// Reads the keys back, all or a sample, and compares them.
+/// Reads the keys back, all or a sample, and compares them; with a keeper, writes again what is not as it must be.
 pub(super) async fn verify(
     store: &Store,
     config: &SeedConfig,
     patience: &Patience<'_>,
+    mut keeper: Option<&mut Keeper>,
     progress: &mut Progress,
 ) -> Verification {
     let dataset = &config.dataset;
     let at_once = (BYTES_AT_ONCE / dataset.value_size.typical_bytes()).clamp(1, KEYS_AT_ONCE);
-    let salt = splitmix64(dataset.seed, SAMPLE_SALT);
-    let share = config.verify_sample;
-    let mut indexes = (0..config.keys.get())
-        .filter(|&index| share >= 1.0 || chance(splitmix64(salt, index), share));
+    let mut indexes = sample(config).peekable();
+    let lease = keeper.as_ref().map(|keeper| keeper.lease());
+    // As in a load, what is of no use any more is not tried again.
+    let halt = patience.stop.child_token();
+    let of_reads = patience.until(&halt);
+    let reader = Reader {
+        store,
+        config,
+        patience: &of_reads,
+        healer: lease.as_ref(),
+    };
     let mut window = FuturesUnordered::new();
-    let mut found = Verification::default();
+    let mut found = Verification {
+        of: if config.verify_sample >= 1.0 {
+            config.keys.get()
+        } else {
+            sample(config).count() as u64
+        },
+        ..Verification::default()
+    };
+    let mut pace = Pace::new(config.rate);
+    let mut watermark = Watermark::new(0);
     let started = Instant::now();
     loop {
-        while window.len() < IN_FLIGHT && found.failure.is_none() {
+        if !found.is_open() {
+            halt.cancel();
+        }
+        let go_on = !halt.is_cancelled();
+        while go_on
+            && window.len() < IN_FLIGHT
+            && pace.wait().is_none()
+            && lease.as_ref().is_none_or(Lease::holds)
+            && indexes.peek().is_some()
+        {
             let next: Vec<u64> = indexes.by_ref().take(at_once).collect();
-            if next.is_empty() || patience.stop.is_cancelled() {
-                break;
-            }
-            window.push(read(store, dataset, patience, next));
+            pace.take(next.len() as u64);
+            window.push(reader.check(next));
         }
-        let Some((asked, outcome)) = window.next().await else {
+        if window.is_empty() && (!go_on || indexes.peek().is_none()) {
             break;
-        };
-        match outcome {
-            Ok(values) => compare(dataset, &asked, &values, &mut found),
-            Err(error) => found.failure = found.failure.take().or(Some(error.to_string())),
         }
-        let done = asked.last().copied().unwrap_or_default();
-        progress.update(done, || {
-            let rate = found.checked as f64 / started.elapsed().as_secs_f64();
-            format!("{} keys/s verified", grouped(rate as u64))
-        });
-    }
-    if patience.stop.is_cancelled() {
-        found.failure.get_or_insert_with(|| "interrupted".into());
-    } else if found.checked == 0 {
-        found
-            .failure
-            .get_or_insert_with(|| "the sample holds no key".into());
-    }
-    if share >= 1.0 && found.failure.is_none() {
-        count_extra(store, config, patience, &mut found).await;
+        let wait = pace.wait().map_or(CHECKPOINT, |wait| wait.min(CHECKPOINT));
+        tokio::select! {
+            Some((last, outcome)) = window.next() => {
+                match outcome {
+                    Ok(checked) => {
+                        found.take(dataset, &checked);
+                        if config.verify_sample >= 1.0 && checked.left.is_empty() {
+                            watermark.acknowledge(last + 1 - checked.keys..last + 1);
+                        }
+                    }
+                    // Interrupted between two attempts.
+                    Err(_) if halt.is_cancelled() => {}
+                    Err(error) => { found.failure.get_or_insert(error.to_string()); }
+                }
+                progress.update(last, || {
+                    let rate = found.checked as f64 / started.elapsed().as_secs_f64();
+                    format!("{} keys/s verified", grouped(rate as u64))
+                });
+            },
+            kept = noticed(keeper.as_deref_mut()) => found.heed(kept),
+            () = tokio::time::sleep(wait) => {}
+            () = halt.cancelled(), if go_on => {}
+        }
+        found.certain = watermark.reached().min(found.behind.unwrap_or(u64::MAX));
+        if found.is_open()
+            && let Some(keeper) = &mut keeper
+        {
+            // Whatever was promised before, no more is certain until all is verified.
+            keeper.beat(|| Entry::loading(position_of(config, found.certain), 0));
+        }
     }
     found.elapsed_s = started.elapsed().as_secs_f64();
+    if found.is_open() {
+        end(&reader, keeper, &mut found, &mut pace).await;
+    }
+    let is_whole = found.checked == found.of && found.extra.is_some();
+    if found.is_open() && !is_whole && patience.stop.is_cancelled() {
+        found.failure = Some("interrupted".into());
+        found.is_interrupted = true;
+    }
     found
 }
 
-async fn read(
-    store: &Store,
-    dataset: &Dataset,
-    patience: &Patience<'_>,
-    indexes: Vec<u64>,
-) -> (Vec<u64>, Result<Vec<Option<Bytes>>, StoreError>) {
-    let get = async || {
-        let mut buffer = BytesMut::new();
-        let keys = indexes.iter().map(|&index| {
-            dataset.put_key(index, &mut buffer);
-            buffer.split().freeze()
-        });
-        store.get_many(keys.collect::<Vec<_>>()).await
-    };
-    let first = indexes.first().copied().unwrap_or_default();
-    let outcome = patience.insist(first, get).await;
-    (indexes, outcome)
+/// The indexes to read: the same ones each time.
+fn sample(config: &SeedConfig) -> impl Iterator<Item = u64> {
+    let salt = splitmix64(config.dataset.seed, SAMPLE_SALT);
+    let share = config.verify_sample;
+    (0..config.keys.get())
+        .filter(move |&index| share >= 1.0 || chance(splitmix64(salt, index), share))
 }
 
-fn compare(dataset: &Dataset, indexes: &[u64], values: &[Option<Bytes>], found: &mut Verification) {
-    let mut record = BytesMut::with_capacity(dataset.value_size.typical_bytes());
-    for (&index, value) in indexes.iter().zip(values) {
-        found.checked += 1;
-        let Some(value) = value else {
-            found.missing += 1;
-            found.name(dataset, index, "is missing");
-            continue;
-        };
-        record.clear();
-        dataset.put_record(index, &mut record);
-        if value[..] != record[..] {
-            found.different += 1;
-            found.name(dataset, index, "has another value");
+/// What came of keeping the note, if there is one to keep.
+async fn noticed(keeper: Option<&mut Keeper>) -> Result<Kept, String> {
+    match keeper {
+        Some(keeper) => keeper.noticed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks for extra keys, if it came to its end, while the note is kept.
+async fn end(
+    reader: &Reader<'_>,
+    mut keeper: Option<&mut Keeper>,
+    found: &mut Verification,
+    pace: &mut Pace,
+) {
+    if reader.patience.stop.is_cancelled() {
+        return;
+    }
+    if found.checked == 0 {
+        found.failure = Some("the sample holds no key".into());
+        return;
+    }
+    if reader.config.verify_sample < 1.0 {
+        return;
+    }
+    let position = position_of(reader.config, found.certain);
+    let present = found.checked - found.missing;
+    let mut counting = pin!(reader.count_extra(present, pace));
+    while found.is_open() {
+        if let Some(keeper) = &mut keeper {
+            keeper.beat(|| Entry::loading(position, 0));
+        }
+        tokio::select! {
+            counted = &mut counting => {
+                match counted {
+                    Ok(Some((extra, first))) => {
+                        found.extra = Some(extra);
+                        for line in first {
+                            found.name(line);
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(_) if reader.patience.stop.is_cancelled() => {}
+                    Err(error) => found.failure = Some(error.to_string()),
+                }
+                return;
+            }
+            kept = noticed(keeper.as_deref_mut()) => found.heed(kept),
+            () = tokio::time::sleep(CHECKPOINT) => {}
         }
     }
 }
 
-/// Looks for keys of the dataset's prefix that no index has, unless the number of all keys leaves no room.
-async fn count_extra(
-    store: &Store,
-    config: &SeedConfig,
-    patience: &Patience<'_>,
-    found: &mut Verification,
-) {
-    let mut extra = 0;
-    let present = found.checked - found.missing;
-    let outcome: Result<(), StoreError> = async {
-        let keys = patience.insist(0, async || store.stats().await).await?.keys;
-        let note = patience.insist(0, async || store.dataset_note().await);
-        if keys <= present + u64::from(note.await?.is_some()) {
-            return Ok(());
+struct Reader<'a> {
+    store: &'a Store,
+    config: &'a SeedConfig,
+    patience: &'a Patience<'a>,
+    /// Allows to write again what is not as it must be.
+    healer: Option<&'a Lease>,
+}
+
+/// What was found of some keys.
+struct Checked {
+    keys: u64,
+    faults: Vec<(u64, Fault)>,
+    /// Those of them that are still there.
+    left: Vec<(u64, Fault)>,
+}
+
+impl Reader<'_> {
+    /// Gives the last of the indexes, and what was found.
+    async fn check(&self, indexes: Vec<u64>) -> (u64, Result<Checked, StoreError>) {
+        let last = indexes.last().copied().unwrap_or_default();
+        (last, self.check_and_heal(&indexes).await)
+    }
+
+    async fn check_and_heal(&self, indexes: &[u64]) -> Result<Checked, StoreError> {
+        let faults = self.faults(indexes).await?;
+        let mut left = faults.clone();
+        if let Some(lease) = self.healer.filter(|_| !faults.is_empty()) {
+            let wrong: Vec<u64> = faults.iter().map(|&(index, _)| index).collect();
+            let write = async || {
+                let indexes = wrong.iter().copied();
+                load::write(self.store, self.config, lease, indexes, None).await
+            };
+            self.patience.insist(wrong[0], write).await?;
+            left = self.faults(&wrong).await?;
         }
+        Ok(Checked {
+            keys: indexes.len() as u64,
+            faults,
+            left,
+        })
+    }
+
+    async fn faults(&self, indexes: &[u64]) -> Result<Vec<(u64, Fault)>, StoreError> {
+        let dataset = &self.config.dataset;
+        let get = async || {
+            let mut buffer = BytesMut::new();
+            let keys = indexes.iter().map(|&index| {
+                dataset.put_key(index, &mut buffer);
+                buffer.split().freeze()
+            });
+            self.store.get_many(keys.collect::<Vec<_>>()).await
+        };
+        let first = indexes.first().copied().unwrap_or_default();
+        let values = self.patience.insist(first, get).await?;
+        Ok(compare(dataset, indexes, &values))
+    }
+
+    /// Looks for keys of the dataset's prefix that no index has, unless the number of all keys leaves no room; names the
+    /// first few. `None` when it was stopped.
+    async fn count_extra(
+        &self,
+        present: u64,
+        pace: &mut Pace,
+    ) -> Result<Option<(u64, Vec<String>)>, StoreError> {
+        let (store, patience) = (self.store, self.patience);
+        let keys = patience.insist(0, async || store.stats().await).await?.keys;
+        let note = patience.insist(0, async || store.note_bytes().await);
+        if keys <= present + u64::from(note.await?.is_some()) {
+            return Ok(Some((0, Vec::new())));
+        }
+        let (mut extra, mut first) = (0, Vec::new());
         let mut cursor = None;
         loop {
-            if patience.stop.is_cancelled() {
-                return Err(StoreError::Unavailable("interrupted".into()));
+            if let Some(wait) = pace.wait() {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = patience.stop.cancelled() => {}
+                }
             }
-            let page = async || store.scan(cursor.clone(), PAGE).await;
-            let page = patience.insist(0, page).await?;
-            for key in page.keys {
-                if is_extra(&config.dataset, config.keys.get(), &key) {
+            if patience.stop.is_cancelled() {
+                return Ok(None);
+            }
+            let scan = async || store.scan(cursor.clone(), PAGE).await;
+            let Page { keys, next } = patience.insist(0, scan).await?;
+            pace.take(keys.len() as u64);
+            for key in keys {
+                if is_extra(&self.config.dataset, self.config.keys.get(), &key) {
                     extra += 1;
-                    if found.first.len() < NAMED {
-                        let key = key.escape_ascii();
-                        found.first.push(format!("{key} belongs to no index"));
+                    if first.len() < NAMED {
+                        first.push(format!("{} belongs to no index", key.escape_ascii()));
                     }
                 }
             }
-            cursor = page.next;
+            cursor = next;
             if cursor.is_none() {
-                break;
+                return Ok(Some((extra, first)));
             }
         }
-        Ok(())
     }
-    .await;
-    match outcome {
-        Ok(()) => found.extra = Some(extra),
-        Err(_) if patience.stop.is_cancelled() => found.failure = Some("interrupted".into()),
-        Err(error) => found.failure = Some(error.to_string()),
-    }
+}
+
+/// Which of the values are not the records of their indexes.
+fn compare(dataset: &Dataset, indexes: &[u64], values: &[Option<Bytes>]) -> Vec<(u64, Fault)> {
+    let mut record = BytesMut::with_capacity(dataset.value_size.typical_bytes());
+    let faults = indexes.iter().zip(values).filter_map(|(&index, value)| {
+        let Some(value) = value else {
+            return Some((index, Fault::Missing));
+        };
+        record.clear();
+        dataset.put_record(index, &mut record);
+        (value[..] != record[..]).then_some((index, Fault::Different))
+    });
+    faults.collect()
 }
 
 fn is_extra(dataset: &Dataset, keys: u64, key: &[u8]) -> bool {
@@ -231,12 +447,27 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_different_is_counted_and_named() {
-        let mut found = Verification::default();
         let values = [Some(record(0)), None, Some(record(0))];
-        compare(&dataset(), &[0, 1, 2], &values, &mut found);
+        let faults = compare(&dataset(), &[0, 1, 2], &values);
+        assert_eq!(faults, [(1, Fault::Missing), (2, Fault::Different)]);
+        let mut found = Verification::default();
+        let left = faults.clone();
+        let keys = 3;
+        found.take(&dataset(), &Checked { keys, faults, left });
         assert_eq!((found.checked, found.missing, found.different), (3, 1, 1));
         assert_eq!(found.first, ["p:1 is missing", "p:2 has another value"]);
         assert!(!found.is_good());
+    }
+
+    #[test]
+    fn what_was_written_again_is_no_fault_but_told() {
+        let mut found = Verification::default();
+        let (keys, left) = (3, Vec::new());
+        let faults = vec![(7, Fault::Different), (9, Fault::Missing)];
+        found.take(&dataset(), &Checked { keys, faults, left });
+        assert!(found.is_good());
+        assert_eq!((found.rewritten, found.first_fault), (2, Some(7)));
+        assert_eq!(found.first, ["p:7 had another value", "p:9 was missing"]);
     }
 
     #[test]

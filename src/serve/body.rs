@@ -3,28 +3,32 @@
 //! Enters: JSON, whole. Leaves: keys and values, or the [`Problem`] that names the wrong member. Must not trust
 //! any length in it.
 
+use std::marker::PhantomData;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut as _, Bytes};
 use hyper::StatusCode;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
+use super::brief;
 use super::reply::Problem;
-use super::route::{Encoding, check_key};
+use super::route::{Encoding, bad, check_key};
 use crate::store::Batch;
-use crate::units::MAX_VALUE_BYTES;
+use crate::units::{MAX_KEYS_PER_REQUEST, MAX_VALUE_BYTES};
 
 /// The body of `POST /v1/mget`: `{"keys":["a","b"]}`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MgetBody {
-    keys: Vec<String>,
+    keys: NotTooMany<String>,
 }
 
 /// The body of `POST /v1/mset`: `{"entries":[{"key":"a","value":"1"}]}`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MsetBody {
-    entries: Vec<Entry>,
+    entries: NotTooMany<Entry>,
 }
 
 #[derive(serde::Deserialize)]
@@ -34,9 +38,41 @@ struct Entry {
     value: String,
 }
 
+/// As many as any server takes in a request, and no more are read: an element of two bytes takes ten times as much once it
+/// is read.
+struct NotTooMany<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for NotTooMany<T> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_seq(NotTooMany(Vec::new()))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for NotTooMany<T> {
+    type Value = Self;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut array: A) -> Result<Self, A::Error> {
+        while let Some(element) = array.next_element()? {
+            if self.0.len() == MAX_KEYS_PER_REQUEST as usize {
+                return Err(A::Error::custom(format!(
+                    "more than {MAX_KEYS_PER_REQUEST} elements"
+                )));
+            }
+            self.0.push(element);
+        }
+        Ok(self)
+    }
+}
+
 /// The keys of `POST /v1/mget`, in their order.
 pub(super) fn mget(body: &[u8], max: usize) -> Result<Vec<Bytes>, Problem> {
-    let MgetBody { keys } = parse(body)?;
+    let MgetBody {
+        keys: NotTooMany(keys),
+    } = parse(body, PhantomData)?;
     check_count("keys", keys.len(), max)?;
     for key in &keys {
         check_key(key.as_bytes())?;
@@ -46,7 +82,9 @@ pub(super) fn mget(body: &[u8], max: usize) -> Result<Vec<Bytes>, Problem> {
 
 /// The entries of `POST /v1/mset`, in their order: the last one of a key that comes twice wins.
 pub(super) fn mset(body: &[u8], encoding: Encoding, max: usize) -> Result<Batch, Problem> {
-    let MsetBody { entries } = parse(body)?;
+    let MsetBody {
+        entries: NotTooMany(entries),
+    } = parse(body, PhantomData)?;
     check_count("entries", entries.len(), max)?;
     let mut batch = Batch::with_capacity(entries.len(), body.len());
     for (position, entry) in entries.into_iter().enumerate() {
@@ -72,8 +110,17 @@ fn decode(text: String, encoding: Encoding) -> Result<Vec<u8>, String> {
 }
 
 /// Reads JSON; the message says where it stops being what is expected.
-pub(super) fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| bad(format!("the body: {error}")))
+pub(super) fn parse<'a, S: DeserializeSeed<'a>>(
+    body: &'a [u8],
+    seed: S,
+) -> Result<S::Value, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let read = seed.deserialize(&mut json);
+    read.and_then(|read| json.end().map(|()| read))
+        .map_err(|error| {
+            // It may quote all of a member.
+            bad(format!("the body: {}", brief::text(&error.to_string())))
+        })
 }
 
 /// Refuses no elements at all, and too many.
@@ -91,10 +138,6 @@ pub(super) fn check_value(bytes: usize) -> Result<(), Problem> {
     }
     let detail = format!("a value has at most {MAX_VALUE_BYTES} bytes");
     Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-}
-
-fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 
 #[cfg(test)]
@@ -117,6 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_read_than_any_server_takes() {
+        // What stands behind need not even be JSON.
+        let max = MAX_KEYS_PER_REQUEST as usize;
+        let keys = format!("{{\"keys\":[{} %", "\"\",".repeat(max + 1));
+        let problem = mget(keys.as_bytes(), max).expect_err("too many");
+        assert!(
+            problem.detail().contains("more than 512"),
+            "{}",
+            problem.detail()
+        );
+        let entry = r#"{"key":"","value":""},"#;
+        let entries = format!("{{\"entries\":[{} %", entry.repeat(max + 1));
+        let problem = mset(entries.as_bytes(), Encoding::Text, max).expect_err("too many");
+        assert!(
+            problem.detail().contains("more than 512"),
+            "{}",
+            problem.detail()
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let long = format!(r#"{{"keys":["{}"]}}"#, "k".repeat(512));
         for (body, expected) in [
@@ -132,6 +196,15 @@ mod tests {
         ] {
             let problem = mget(body, 2).expect_err(expected);
             assert!(problem.detail().contains(expected), "{}", problem.detail());
+        }
+        let long = "x".repeat(100_000);
+        for (body, expected) in [
+            (format!(r#"{{"keys":"{long}"}}"#), "column 100010"),
+            (format!(r#"{{"{long}":1}}"#), "column 100003"),
+        ] {
+            let problem = mget(body.as_bytes(), 2).expect_err(expected);
+            assert!(problem.detail().contains(expected), "{}", problem.detail());
+            assert!(problem.detail().len() < 300, "{}", problem.detail());
         }
         let body = br#"{"entries":[{"key":"a","value":"%"}]}"#;
         let problem = mset(body, Encoding::Base64, 1).expect_err("no base64");

@@ -1,17 +1,18 @@
-//! What may be held at once: requests of one thread that wait for the store, and bytes of bodies and of large
+//! What may be held at once: requests of one thread that wait for the store, and bytes of bodies, values and large
 //! answers. Pure.
 //!
 //! Enters: what is about to be held. Leaves: a place, or a refusal. Must not let anything wait for room: the
 //! refusal comes at once, and room comes back by itself when what was held is dropped.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::reply::Problem;
+use super::reply::{Problem, Reply};
+use crate::store::{Held, Room, StoreError};
+
+/// Answers that do not count in what is held: they are soon taken, or else bounded by what clients may owe.
+pub(super) const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A bounded number of requests of one thread.
 pub(super) struct Places {
@@ -48,103 +49,84 @@ impl Drop for Place<'_> {
     }
 }
 
-/// A bounded number of bytes, shared by all threads: only bodies and large answers come here.
-#[derive(Clone)]
-pub(super) struct Budget {
-    taken: Arc<AtomicUsize>,
-    all_bytes: usize,
-}
-
-impl Budget {
-    pub(super) fn new(all_bytes: usize) -> Self {
-        Self {
-            taken: Arc::default(),
-            all_bytes,
-        }
-    }
-
-    /// Nothing yet.
-    pub(super) fn hold(&self) -> Held {
-        Held {
-            taken: self.taken.clone(),
-            bytes: 0,
-        }
-    }
-
-    /// So many bytes more in what is held, or 503 at once.
-    pub(super) fn add(&self, held: &mut Held, bytes: usize) -> Result<(), Problem> {
-        self.check_size(bytes)?;
-        let more = |taken: usize| Some(taken + bytes).filter(|&sum| sum <= self.all_bytes);
-        let added = self.taken.fetch_update(Relaxed, Relaxed, more);
-        added.map_err(|_| full())?;
-        held.bytes += bytes;
-        Ok(())
-    }
-
-    /// What cannot be refused any more.
-    pub(super) fn hold_beyond(&self, bytes: usize) -> Held {
-        self.taken.fetch_add(bytes, Relaxed);
-        let taken = self.taken.clone();
-        Held { taken, bytes }
-    }
-
-    /// Refuses with 503 while there is no room for anything.
-    pub(super) fn check_room(&self) -> Result<(), Problem> {
-        if self.taken.load(Relaxed) < self.all_bytes {
-            return Ok(());
-        }
-        Err(full())
-    }
-
-    /// Refuses with 422 what will never fit.
-    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Problem> {
-        if bytes <= self.all_bytes {
-            return Ok(());
-        }
-        let detail = format!(
-            "the answer would have {bytes} bytes and more, and this server holds {} (--max-held); ask for fewer keys",
-            self.all_bytes
-        );
-        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
-    }
-}
-
-fn full() -> Problem {
-    let detail = "too many bytes of bodies and answers are held already";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-}
-
-/// Bytes of a [`Budget`], given back when it is dropped.
-pub(super) struct Held {
-    taken: Arc<AtomicUsize>,
+/// An answer that is being made: each part of it has its room before it is written. What a large one holds counts until
+/// its client has taken it.
+pub struct Growing {
+    room: Room,
     bytes: usize,
+    held: Option<(Held, usize)>,
 }
 
-impl Held {
-    /// The same bytes, which count until the last slice of them is dropped.
-    pub(super) fn keep(self, bytes: Bytes) -> Bytes {
-        struct Kept(
-            Bytes,
-            #[expect(dead_code, reason = "kept to be dropped")] Held,
-        );
-        impl AsRef<[u8]> for Kept {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
+impl Growing {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(room: &Room) -> Self {
+        Self {
+            room: room.clone(),
+            bytes: 0,
+            held: None,
         }
-        Bytes::from_owner(Kept(bytes, self))
+    }
+
+    /// Refuses at once what will never fit: an answer of so many bytes in all.
+    pub(super) fn check(&self, bytes: usize) -> Result<(), StoreError> {
+        let all = self.room.all();
+        if bytes <= all {
+            return Ok(());
+        }
+        let needed = bytes;
+        Err(StoreError::NoRoom { needed, all })
+    }
+
+    /// So many bytes more are going to be written.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.bytes += bytes;
+        if self.bytes <= SMALL_ANSWER_BYTES {
+            return Ok(());
+        }
+        self.add_large()
+    }
+
+    #[cold]
+    fn add_large(&mut self) -> Result<(), StoreError> {
+        let (held, counted) = self.held.get_or_insert_with(|| (self.room.hold(), 0));
+        let added = self.room.add(held, self.bytes - *counted);
+        *counted = self.bytes;
+        added
+    }
+
+    pub(super) fn keep(self, reply: Reply) -> Reply {
+        match self.held {
+            Some((held, _)) => keep(&self.room, held, reply),
+            None => reply,
+        }
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(self.bytes, Relaxed);
+/// On a large answer that counts in what is held, and so in nothing else.
+#[derive(Clone, Copy)]
+pub(super) struct IsHeld;
+
+/// The same answer, which counts in what is held until its client has taken it.
+pub(super) fn keep(room: &Room, mut held: Held, mut reply: Reply) -> Reply {
+    let bytes = reply.body().len();
+    // One of errors alone has held nothing, and is owed.
+    if bytes > SMALL_ANSWER_BYTES && held.bytes() > 0 {
+        // Escapes and errors make an answer longer than its values. It is made already: what finds no room now is owed.
+        let more = bytes.saturating_sub(held.bytes());
+        let _ = room.add(&mut held, more);
+        if held.bytes() + SMALL_ANSWER_BYTES >= bytes {
+            reply.extensions_mut().insert(IsHeld);
+        }
     }
+    reply.map(|body| held.keep(body))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::reply;
+    use bytes::Bytes;
 
     #[test]
     fn places_are_bounded_and_come_back() {
@@ -156,25 +138,45 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_and_come_back_with_the_last_slice() {
-        let budget = Budget::new(10);
-        let (mut first, mut second) = (budget.hold(), budget.hold());
-        let refused =
-            |added: Result<(), Problem>| added.map_err(|problem| problem.status().as_u16());
-        budget.add(&mut first, 4).expect("room");
-        budget.add(&mut first, 4).expect("room");
-        assert_eq!(refused(budget.add(&mut second, 3)), Err(503));
-        assert_eq!(refused(budget.add(&mut second, usize::MAX)), Err(422));
-        budget.check_room().expect("a little");
-        let whole = first.keep(Bytes::from_static(b"abcdefgh"));
-        let slice = whole.slice(2..4);
-        drop(whole);
-        assert_eq!(slice, "cd");
-        assert_eq!(refused(budget.add(&mut second, 3)), Err(503));
-        drop(slice);
-        budget.add(&mut second, 10).expect("room again");
-        assert_eq!(refused(budget.check_room()), Err(503));
-        drop((second, budget.hold_beyond(5)));
-        budget.add(&mut budget.hold(), 10).expect("room again");
+    fn what_an_answer_has_beyond_its_values_is_held_or_owed() {
+        let room = Room::new(300_000);
+        let answer = |held: usize, bytes| {
+            let mut part = room.hold();
+            room.add(&mut part, held).expect("room");
+            keep(&room, part, reply::octets(vec![b'x'; bytes].into()))
+        };
+        let is_held = |reply: &Reply| reply.extensions().get::<IsHeld>().is_some();
+        let small = answer(3, SMALL_ANSWER_BYTES);
+        assert_eq!((is_held(&small), room.taken()), (false, 3));
+        let escaped = answer(100_000, 200_000);
+        assert_eq!((is_held(&escaped), room.taken()), (true, 200_003));
+        let one_too_many = answer(10_000, 200_000);
+        assert_eq!((is_held(&one_too_many), room.taken()), (false, 210_003));
+        let nearly = answer(80_000, 100_000);
+        assert!(is_held(&nearly));
+        drop((escaped, one_too_many, nearly));
+        let of_errors = answer(0, 100_000);
+        assert_eq!((is_held(&of_errors), room.taken()), (false, 3));
+    }
+
+    #[test]
+    fn a_large_answer_has_room_for_each_part_and_until_it_is_taken() {
+        let room = Room::new(100_000);
+        let mut small = Growing::new(&room);
+        small.add(SMALL_ANSWER_BYTES).expect("small");
+        let mut large = Growing::new(&room);
+        large.add(60_000).expect("small so far");
+        large.add(30_000).expect("room");
+        assert_eq!(room.taken(), 90_000);
+        let reply = large.keep(reply::octets(Bytes::from_static(b"x")));
+        let refused = small
+            .add(10_000)
+            .map_err(|error| Problem::from(error).status());
+        assert_eq!(refused, Err(StatusCode::SERVICE_UNAVAILABLE));
+        drop(reply);
+        let never = Growing::new(&room).add(100_001);
+        let never = never.map_err(|error| Problem::from(error).status());
+        assert_eq!(never, Err(StatusCode::UNPROCESSABLE_ENTITY));
+        assert_eq!(room.taken(), 0);
     }
 }

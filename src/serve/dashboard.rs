@@ -7,16 +7,26 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
 use super::latency::Merged;
 use super::metrics::{Metrics, Totals};
 use super::unix_seconds;
+use crate::config::Fetch;
 use crate::store::{StoreError, StoreStats};
 
 /// The page itself.
 pub(super) const PAGE: &str = include_str!("dashboard.html");
+/// The page brings all that it needs: its one style and its one script, by their hashes. Whatever else got into it may
+/// neither run nor reach out, and no other page may hold it in a frame.
+pub(super) const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; \
+     style-src 'sha256-sac57++0XH+jW6/ztaNJ/j8F21PQM6F0zQ6jEYnAqqM='; \
+     script-src 'sha256-ad9tacOtOhZI5iR3YeB160369cvOaKMsiUa7IbQEdqg='; \
+     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
 const KEPT_SECONDS: usize = 300;
 const MINUTE_SECONDS: usize = 60;
 
@@ -80,7 +90,11 @@ impl Dashboard {
     }
 
     /// All that the page shows, with the seconds after `after_s`.
-    pub(super) fn json(&self, after_s: u64, store: Result<StoreStats, StoreError>) -> Value {
+    pub(super) fn json(
+        &self,
+        after_s: u64,
+        store: Result<(StoreStats, Fetch), StoreError>,
+    ) -> Value {
         let totals = self.metrics.totals();
         let history = self.history();
         let mut minute = Merged::default();
@@ -100,10 +114,12 @@ impl Dashboard {
             "threads": self.threads,
             "started_s": self.started_s,
             "now_s": unix_seconds(SystemTime::now()),
-            "store": stats.map(|stats| json!({
+            "store": stats.map(|(stats, fetch)| json!({
                 "url": self.store_url,
                 "engine": stats.engine,
                 "version": stats.version,
+                "threads": stats.threads,
+                "fetch": fetch.name(),
                 "keys": stats.keys,
                 "memory_bytes": stats.memory_bytes,
                 "max_memory_bytes": stats.max_memory_bytes,
@@ -169,6 +185,8 @@ fn percentiles(latency: &Merged) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
 
     #[test]
     fn each_second_holds_what_came_in_it_and_old_ones_go() {
@@ -192,6 +210,24 @@ mod tests {
                 .back()
                 .map(|second| (second.at_s, second.errors)),
             Some((400, 1))
+        );
+    }
+
+    #[test]
+    fn the_policy_lets_the_page_run_as_it_is_and_nothing_else() {
+        let policy = POLICY;
+        let policy = policy.to_str().expect("text");
+        for tag in ["style", "script"] {
+            let (start, end) = (format!("<{tag}>"), format!("</{tag}>"));
+            assert_eq!(PAGE.matches(&start).count(), 1);
+            let (_, rest) = PAGE.split_once(&start).expect("a start");
+            let (text, _) = rest.split_once(&end).expect("an end");
+            let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+            let source = format!("{tag}-src 'sha256-{}'", BASE64_STANDARD.encode(hash));
+            assert!(policy.contains(&source), "write {source}");
+        }
+        assert!(
+            !policy.contains("unsafe") && !PAGE.contains(" style=") && !PAGE.contains(" onclick=")
         );
     }
 

@@ -3,45 +3,41 @@
 //! Enters: a request. Leaves: a reply, always: each question to the store has its deadline, and so has a body.
 //! Must not hold more requests than a fixed number: beyond it the answer is 503 at once.
 
+mod single;
+
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::EXPECT;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Budget, Held, Places};
+use super::budget::{self, Growing, Places};
 use super::dashboard::{self, Dashboard};
+use super::incoming;
 use super::keys::{Keys, SessionKeys};
 use super::log::AccessLog;
 use super::metrics::{Counters, Metrics};
-use super::negotiate::{Form, has_other_conditions, is_json, names_tag, only_if_absent};
+use super::negotiate::Form;
+use super::recent::Recent;
 use super::reply::{self, Ending, Problem, Reply};
-use super::route::{Limits, Path, Route, route};
-use super::{access, body, unix_seconds, upstash};
-use crate::cli::Fetch;
-use crate::config::{AccessConfig, ServeConfig};
-use crate::store::{DatasetInfo, Store, StoreError, StoreStats};
+use super::route::{Encoding, Limits, Path, Route, route};
+use super::seek::Search;
+use super::thread::Door;
+use super::upstash::{self, Upstash};
+use super::{access, body, unix_seconds};
+use crate::config::{AccessConfig, Fetch, ServeConfig};
+use crate::store::{DatasetInfo, Room, StoreError, StoreStats};
 use crate::units::MAX_VALUE_BYTES;
 
 /// The `OpenAPI` document of this server.
 const OPENAPI: &str = include_str!("openapi.json");
-/// Answers that do not count in what is held: the number of connections bounds them.
-const SMALL_ANSWER_BYTES: usize = 64 * 1024;
-/// JSON that carries one value of 1 MiB in base64, or many small ones.
-const MAX_JSON_BYTES: usize = 2 * 1024 * 1024;
-/// A body that takes longer is not going to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is taken of a body after its answer, and for how long: as much as any body may have, once more. A
-/// connection that is closed with bytes unread is reset, and the reset can overtake the answer that says why.
-const MAX_REST_BYTES: usize = 2 * MAX_JSON_BYTES;
-const REST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Each thread asks the store for its statistics at most this often, whatever the clients do.
 const STATS_AGE: Duration = Duration::from_secs(1);
 /// As often is looked whether it answers at all.
@@ -53,12 +49,14 @@ static FLOOR: [u8; 64 * 1024] = [b'.'; 64 * 1024];
 
 /// All that one thread needs to answer.
 pub(super) struct Handler {
-    keys: Keys,
+    keys: Rc<Keys>,
     key_prefix: String,
     limits: Limits,
     access: AccessConfig,
     waiting: Places,
-    held: Budget,
+    room: Room,
+    /// How long a request waits for the store.
+    patience: Duration,
     clock: RefCell<Clock>,
     stats: Recent<Snapshot>,
     ready: Recent<()>,
@@ -74,41 +72,19 @@ pub(super) struct Handler {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) config: Arc<ServeConfig>,
+    pub(super) search: Search,
     pub(super) metrics: Arc<Metrics>,
     pub(super) dashboard: Arc<Dashboard>,
-    pub(super) held: Budget,
+    /// For bodies, values and large answers.
+    pub(super) room: Room,
     pub(super) stop: CancellationToken,
-}
-
-/// What the store said last. Whoever finds it old asks again; the others wait for that answer.
-struct Recent<T> {
-    age: Duration,
-    last: Mutex<Option<(Instant, Result<T, StoreError>)>>,
-}
-
-impl<T: Clone> Recent<T> {
-    fn new(age: Duration) -> Self {
-        let last = Mutex::default();
-        Self { age, last }
-    }
-
-    async fn get(&self, ask: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let mut last = self.last.lock().await;
-        match &*last {
-            Some((at, outcome)) if at.elapsed() < self.age => outcome.clone(),
-            _ => {
-                let outcome = ask.await;
-                *last = Some((Instant::now(), outcome.clone()));
-                outcome
-            }
-        }
-    }
 }
 
 /// What the store tells about itself.
 #[derive(Clone)]
 struct Snapshot {
     stats: StoreStats,
+    fetch: Fetch,
     /// The same as the answer to `/stats`.
     body: Bytes,
 }
@@ -139,11 +115,16 @@ impl Clock {
 
 impl Handler {
     /// The handler of thread `number`.
-    pub(super) fn new(shared: Shared, store: Store, number: usize) -> Self {
+    pub(super) fn new(shared: Shared, number: usize) -> Self {
         let config = &shared.config;
         let counters = shared.metrics.of_thread(number);
         Self {
-            keys: Keys::new(store, config.store.fetch, counters.clone()),
+            keys: Rc::new(Keys::new(
+                &shared.search,
+                config,
+                &shared.room,
+                counters.clone(),
+            )),
             key_prefix: config.key_prefix.clone(),
             limits: Limits {
                 allow_writes: config.access.allow_writes,
@@ -152,10 +133,11 @@ impl Handler {
             },
             access: config.access.clone(),
             waiting: Places::new(config.max_in_flight.div_ceil(config.threads)),
-            held: shared.held,
+            room: shared.room,
+            patience: config.store.timeout,
             clock: Clock::at(SystemTime::now()).into(),
-            stats: Recent::new(STATS_AGE),
-            ready: Recent::new(READY_AGE),
+            stats: Recent::new(STATS_AGE, config.store.timeout),
+            ready: Recent::new(READY_AGE, config.store.timeout),
             scraped: RefCell::default(),
             counters,
             log: AccessLog::new(config.log.access),
@@ -165,41 +147,36 @@ impl Handler {
         }
     }
 
-    /// Answers one request; every failure is an answer too.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// Connects to the store, once it is there.
+    pub(super) fn connect(&self) -> impl Future<Output = ()> + use<> {
+        let keys = self.keys.clone();
+        async move { keys.connect().await }
+    }
+
+    /// Answers one request; every failure is an answer too. The door by which its connection
+    /// came decides what it may ask.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        door: Door,
+    ) -> Response<Full<Bytes>> {
         let (head, mut body) = request.into_parts();
         let path = Path::of(head.uri.path());
         let entry = self.counters.enter(path, &head.method);
-        let mut reply = self
-            .try_answer(path, &head, &mut body)
-            .await
-            .unwrap_or_else(Problem::into_reply);
+        let answer = match refusal(door, path) {
+            Some(problem) => Err(problem),
+            None => self.try_answer(path, &head, &mut body).await,
+        };
+        let is_upstash = self.limits.upstash && path.is_upstash(&head.method);
+        let mut reply = answer.unwrap_or_else(|problem| problem.into_reply_as(is_upstash));
         // Who asked to be told first sends nothing after a refusal.
         if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
-            tokio::task::spawn_local(take_rest(body));
+            tokio::task::spawn_local(incoming::take_rest(body));
         }
         access::let_pages_read(&mut reply, self.access.cors_origin.as_ref());
         let took = entry.answered(reply.status());
         self.log.note(&head.method, &head.uri, reply.status(), took);
         reply.map(Full::new)
-    }
-
-    /// A large answer counts until its client has taken it.
-    fn hold(&self, reply: Reply) -> Result<Reply, Problem> {
-        let bytes = reply.body().len();
-        if bytes <= SMALL_ANSWER_BYTES {
-            return Ok(reply);
-        }
-        let mut held = self.held.hold();
-        self.held.add(&mut held, bytes)?;
-        Ok(reply.map(|body| held.keep(body)))
-    }
-
-    /// Refuses values that no answer holds, before one is made of them.
-    fn fitting(&self, values: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Problem> {
-        let bytes = values.iter().flatten().map(Bytes::len).sum();
-        self.held.check_size(bytes)?;
-        Ok(values)
     }
 
     /// What is looked at between requests.
@@ -213,32 +190,36 @@ impl Handler {
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<Reply, Problem> {
+        let host = access::host(&head.headers, head.version)?;
         let (allowed, origin) = (path.allowed(self.limits), self.access.cors_origin.as_ref());
         if let Some(reply) = access::preflight(&head.method, &head.headers, allowed, origin) {
             return Ok(reply);
         }
         if !path.is_open_to_all() {
-            access::check_host(&head.headers, self.access.hosts.as_deref())?;
+            access::check_host(host, self.access.hosts.as_deref())?;
             access::check(&head.headers, self.access.token.as_ref())?;
         }
         let route = route(&head.method, head.uri.path(), head.uri.query(), self.limits)?;
-        let reply = match route {
+        if route.is_write() {
+            access::check_site(&head.headers, origin)?;
+        }
+        match route {
             // These do not depend on how many wait for the store, nor on how much is held.
-            Route::Livez => return Ok(reply::text("alive\n")),
-            Route::Readyz => return self.readyz().await,
-            Route::Metrics => return Ok(reply::metrics(self.scrape())),
-            Route::OpenApi => return Ok(reply::json(OPENAPI)),
-            Route::Dashboard => return Ok(reply::page(dashboard::PAGE)),
-            Route::Floor(bytes) => return Ok(reply::octets(Bytes::from_static(&FLOOR[..bytes]))),
-            Route::Pipeline | Route::Command => {
-                return self.answer_upstash(route, &head.headers, body).await;
+            Route::Livez => Ok(reply::text("alive\n")),
+            Route::Readyz => self.readyz().await,
+            Route::Metrics => Ok(reply::metrics(self.scrape())),
+            Route::OpenApi => Ok(reply::json(OPENAPI)),
+            Route::Dashboard => Ok(reply::page(dashboard::PAGE, dashboard::POLICY)),
+            Route::Floor(bytes) => Ok(reply::octets(Bytes::from_static(&FLOOR[..bytes]))),
+            Route::Pipeline | Route::Transaction | Route::Command | Route::PathCommand => {
+                // Kept apart, as it is large and would make every answer so.
+                Box::pin(self.answer_upstash(route, head, body)).await
             }
             Route::PutKey(..) | Route::Mget(_) | Route::Mset(..) => {
-                self.answer_with_body(route, &head.headers, body).await?
+                self.answer_with_body(route, &head.headers, body).await
             }
-            _ => self.answer_from_store(route, &head.headers).await?,
-        };
-        self.hold(reply)
+            _ => self.answer_from_store(route, &head.headers).await,
+        }
     }
 
     async fn answer_from_store(
@@ -256,39 +237,31 @@ impl Handler {
                     }
                     Form::Octets => reply::session_octets(id, value),
                 }
+                .map(reply::varying)
             }
             Route::Sessions(ids) => {
-                let values = self.fitting(self.keys.get_many(self.session_keys(&ids)).await?)?;
-                match Form::wanted(headers) {
-                    Form::Json => reply::sessions(&ids, &values, self.clock.borrow_mut().ending()),
-                    Form::Octets => reply::sessions_octets(&ids, values),
-                }
+                let values = self.keys.get_many(self.session_keys(&ids)).await?;
+                let mut answer = Growing::new(&self.room);
+                let reply = match Form::wanted(headers) {
+                    Form::Json => {
+                        // Whatever a record holds besides, this is what is written of it.
+                        answer.add(ids.len() * reply::SESSION_BYTES)?;
+                        reply::sessions(&ids, &values, self.clock.borrow_mut().ending())
+                    }
+                    Form::Octets => reply::sessions_octets(&ids, values, &mut answer),
+                };
+                Ok(answer.keep(reply::varying(reply?)))
             }
-            Route::GetKey(key) => {
-                let value = self.keys.get(owned(&key)).await?;
-                let tag = value.as_deref().map(reply::tag).unwrap_or_default();
-                if value.is_some() && names_tag(headers, &tag) {
-                    return Ok(reply::not_modified(&tag));
-                }
-                reply::value(value, &tag)
-            }
+            Route::GetKey(key) => self.get_key(&key, headers).await,
             Route::GetKeys(keys, encoding) => {
-                let values = self.fitting(self.keys.get_many(keys).await?)?;
-                match Form::wanted(headers) {
-                    Form::Json => reply::values(&values, encoding),
-                    Form::Octets => Ok(reply::frames(&values)),
-                }
+                let values = self.keys.get_many(keys).await?;
+                self.several(values, encoding, headers)
             }
-            Route::DeleteKey(key) => {
-                refuse_other_conditions(headers)?;
-                let removed = self.keys.delete(vec![owned(&key)]).await?;
-                (removed > 0)
-                    .then(reply::no_content)
-                    .ok_or_else(reply::no_value)
-            }
+            Route::DeleteKey(key) => self.delete_key(&key, headers).await,
             Route::DashboardData(after_s) => {
-                let stats = self.snapshot().await.map(|snapshot| snapshot.stats);
-                let json = self.dashboard.json(after_s, stats);
+                let snapshot = self.snapshot().await;
+                let store = snapshot.map(|snapshot| (snapshot.stats, snapshot.fetch));
+                let json = self.dashboard.json(after_s, store);
                 Ok(reply::json(json.to_string()))
             }
             _ => Ok(reply::json(self.snapshot().await?.body)),
@@ -304,34 +277,20 @@ impl Handler {
         let max = self.limits.max_keys_per_request;
         match route {
             Route::Mget(encoding) => {
-                let (body, _held) = self.read_json(headers, incoming).await?;
+                let (body, _held) = incoming::json(headers, incoming, &self.room).await?;
                 let keys = body::mget(&body, max)?;
                 let _place = self.waiting.take()?;
-                let values = self.fitting(self.keys.get_many(keys).await?)?;
-                match Form::wanted(headers) {
-                    Form::Json => reply::values(&values, encoding),
-                    Form::Octets => Ok(reply::frames(&values)),
-                }
+                let values = self.keys.get_many(keys).await?;
+                self.several(values, encoding, headers)
             }
             Route::Mset(encoding, ttl) => {
-                let (body, _held) = self.read_json(headers, incoming).await?;
+                let (body, _held) = incoming::json(headers, incoming, &self.room).await?;
                 let batch = body::mset(&body, encoding, max)?;
                 let _place = self.waiting.take()?;
                 self.keys.put_batch(batch, ttl).await?;
                 Ok(reply::no_content())
             }
-            Route::PutKey(key, ttl) => {
-                refuse_other_conditions(headers)?;
-                let (value, _held) = self.read_body(incoming, MAX_VALUE_BYTES).await?;
-                let _place = self.waiting.take()?;
-                if !only_if_absent(headers) {
-                    self.keys.put(owned(&key), value, ttl).await?;
-                } else if !self.keys.put_if_absent(owned(&key), value, ttl).await? {
-                    let detail = "this key is there already";
-                    return Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail));
-                }
-                Ok(reply::no_content())
-            }
+            Route::PutKey(key, ttl) => self.put_key(&key, ttl, headers, incoming).await,
             _ => unreachable!("only routes with a body come here"),
         }
     }
@@ -339,79 +298,55 @@ impl Handler {
     async fn answer_upstash(
         &self,
         route: Route<'_>,
-        headers: &HeaderMap,
+        head: &Parts,
         incoming: &mut Incoming,
     ) -> Result<Reply, Problem> {
-        let (body, _held) = self.read_json(headers, incoming).await?;
-        let encoding = upstash::encoding(headers);
-        let _place = self.waiting.take()?;
-        // Its commands may write, so its answer is not refused once they ran.
-        self.held.check_room()?;
-        let (answer, succeeded) = if route == Route::Pipeline {
-            // Kept apart, as it is large and would make every answer so.
-            let answers = Box::pin(upstash::pipeline(&body, &self.keys, self.limits, encoding));
-            (answers.await?, true)
-        } else {
-            upstash::command(&body, &self.keys, self.limits, encoding).await?
+        let mut upstash = Upstash {
+            keys: &self.keys,
+            limits: self.limits,
+            encoding: upstash::encoding(&head.headers),
+            site: access::check_site(&head.headers, self.access.cors_origin.as_ref()),
+            room: &self.room,
+            patience: self.patience,
         };
-        let mut reply = reply::json(answer.to_string());
-        if !succeeded {
-            *reply.status_mut() = StatusCode::BAD_REQUEST;
-        }
-        let held = self.held.hold_beyond(reply.body().len());
-        Ok(reply.map(|body| held.keep(body)))
-    }
-
-    /// A body that says that it is JSON, and its part of what may be held until it is answered.
-    async fn read_json(
-        &self,
-        headers: &HeaderMap,
-        body: &mut Incoming,
-    ) -> Result<(Bytes, Held), Problem> {
-        if !is_json(headers) {
-            let detail = "the body must be JSON and say so: content-type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-        self.read_body(body, MAX_JSON_BYTES).await
-    }
-
-    /// A whole body. A slow client keeps the bytes that it sent meanwhile, and none of the places of those who
-    /// wait for the store.
-    async fn read_body(
-        &self,
-        body: &mut Incoming,
-        max_bytes: usize,
-    ) -> Result<(Bytes, Held), Problem> {
-        let too_large = || {
-            let detail = format!("a body has at most {max_bytes} bytes here");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        };
-        if body.size_hint().lower() > max_bytes as u64 {
-            return Err(too_large());
-        }
-        let mut held = self.held.hold();
-        let whole = async {
-            let mut whole = BytesMut::new();
-            while let Some(frame) = body.frame().await {
-                let bad =
-                    |error: hyper::Error| Problem::new(StatusCode::BAD_REQUEST, error.to_string());
-                // Trailers say nothing here.
-                let Ok(part) = frame.map_err(bad)?.into_data() else {
-                    continue;
-                };
-                if part.len() > max_bytes - whole.len() {
-                    return Err(too_large());
-                }
-                self.held.add(&mut held, part.len())?;
-                whole.extend_from_slice(&part);
+        let (body, _held) = if route == Route::PathCommand {
+            // Any page may have a browser send such a request, but for the token.
+            upstash.limits.allow_writes &= self.access.token.is_some();
+            if upstash.limits.allow_writes && upstash.site.is_ok() {
+                upstash.site = access::check_bearer(&head.headers);
             }
-            Ok(whole.freeze())
+            incoming::whole(incoming, MAX_VALUE_BYTES, &self.room).await?
+        } else {
+            incoming::json(&head.headers, incoming, &self.room).await?
         };
-        let Ok(whole) = tokio::time::timeout(BODY_TIMEOUT, whole).await else {
-            let detail = "the body did not arrive";
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        let _place = self.waiting.take()?;
+        let answered = match route {
+            Route::Pipeline => upstash.pipeline(&body).await?,
+            Route::Transaction => upstash.transaction(&body).await?,
+            Route::PathCommand => {
+                let (path, query) = (head.uri.path(), head.uri.query());
+                upstash.path(path, query, &body).await?
+            }
+            _ => upstash.command(&body).await?,
         };
-        Ok((whole?, held))
+        let mut reply = reply::json(answered.json.to_string());
+        reply::set_status(&mut reply, answered.status);
+        Ok(budget::keep(&self.room, answered.held, reply))
+    }
+
+    /// The values of any keys, in the form that is asked for.
+    fn several(
+        &self,
+        values: Vec<Option<Bytes>>,
+        encoding: Encoding,
+        headers: &HeaderMap,
+    ) -> Result<Reply, Problem> {
+        let mut answer = Growing::new(&self.room);
+        let reply = match Form::wanted(headers) {
+            Form::Json => reply::values(values, encoding, &mut answer),
+            Form::Octets => reply::frames(values, &mut answer),
+        };
+        Ok(answer.keep(reply::varying(reply?)))
     }
 
     fn session_keys<'a>(&'a self, ids: &'a [u64]) -> SessionKeys<'a> {
@@ -425,9 +360,16 @@ impl Handler {
             let detail = "the server is draining";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
         }
-        let look = async {
-            self.keys.dataset().await?;
-            if self.keys.is_connected() {
+        let keys = self.keys.clone();
+        let look = async move || {
+            // Whoever sends requests elsewhere for the sake of one master would lose those to the other masters too.
+            if keys.is_partly_up() {
+                return Ok(());
+            }
+            // Not behind the large answers that others may have asked for on the connection which only reads.
+            let apart = keys.in_order();
+            apart.as_ref().unwrap_or(&keys).dataset_note().await?;
+            if keys.is_connected() {
                 return Ok(());
             }
             Err(StoreError::Unavailable("it can only be read".into()))
@@ -442,12 +384,14 @@ impl Handler {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let look = async {
-            let stats = self.keys.stats().await?;
-            let dataset = self.keys.dataset().await?;
-            let now_s = unix_seconds(SystemTime::now());
-            let body = stats_body(&stats, dataset.as_ref(), self.keys.fetch(), now_s);
-            Ok(Snapshot { stats, body })
+        let keys = self.keys.clone();
+        let look = async move || {
+            let stats = keys.stats().await?;
+            let note = keys.dataset_note().await?;
+            let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+            let fetch = keys.fetch()?;
+            let body = stats_body(&stats, note, fetch, &now);
+            Ok(Snapshot { stats, fetch, body })
         };
         self.stats.get(look).await
     }
@@ -466,50 +410,43 @@ impl Handler {
     }
 }
 
-/// Takes the rest of a body that nobody needs any more, while its answer is on its way.
-async fn take_rest(mut body: Incoming) {
-    let rest = async {
-        let mut left = MAX_REST_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            left = left.checked_sub(bytes)?;
-        }
-        Some(())
+/// What is answered to a question that cannot be asked at this door.
+fn refusal(door: Door, path: Path) -> Option<Problem> {
+    let (status, detail) = match door {
+        Door::Extra if !path.is_open_to_all() => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many connections are open already",
+        ),
+        Door::Health if !path.is_open_to_all() && path != Path::Metrics => (
+            StatusCode::NOT_FOUND,
+            "this port answers /livez, /readyz and /metrics",
+        ),
+        _ => return None,
     };
-    let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
-}
-
-/// Refuses to write on a condition that the store cannot check in the same step.
-fn refuse_other_conditions(headers: &HeaderMap) -> Result<(), Problem> {
-    if !has_other_conditions(headers) {
-        return Ok(());
-    }
-    let detail = "the only condition of a write that is known here is If-None-Match: * on PUT";
-    Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail))
-}
-
-fn owned(key: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(key)
+    Some(Problem::new(status, detail))
 }
 
 /// The members of the older service keep their names; what the store does not tell is `null`.
 fn stats_body(
     stats: &StoreStats,
-    dataset: Option<&DatasetInfo>,
+    note: Option<DatasetInfo>,
     fetch: Fetch,
-    timestamp_s: u64,
+    timestamp: &str,
 ) -> Bytes {
+    let (dataset, unfinished) = DatasetInfo::told_apart(note);
     serde_json::json!({
         "ops_per_sec": stats.commands_per_second,
         "memory_used": stats.memory_bytes,
         "total_keys": stats.keys,
         "engine": stats.engine,
         "engine_version": stats.version,
+        "engine_threads": stats.threads,
         "commands_processed": stats.commands_processed,
         "key_reads": stats.key_reads,
         "dataset": dataset,
+        "unfinished_load": unfinished,
         "fetch": fetch.name(),
-        "timestamp": timestamp_s,
+        "timestamp": timestamp,
     })
     .to_string()
     .into()

@@ -2,46 +2,120 @@
 //!
 //! Enters: keys and values. Leaves: values. Must not decide how an answer looks, nor let a call by uncounted.
 
+use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::metrics::{Command, Counters, Found, Op};
-use crate::cli::Fetch;
+use super::seek::{RETRY, Search};
+use crate::config::{Fetch, ServeConfig};
 use crate::record;
-use crate::store::{Batch, DatasetInfo, KeyList, Store, StoreError, StoreStats, TimeToLive};
+use crate::store::{
+    Batch, DatasetInfo, Distinct, Executed, Gave, KeyList, Only, Room, Step, Store, StoreError,
+    StoreStats, TimeToLive,
+};
 
 /// A store and the counters of its thread.
 pub(super) struct Keys {
-    store: Store,
-    fetch: Fetch,
+    /// Empty until it was found and this thread has connected to it.
+    store: OnceCell<Store>,
+    search: Search,
+    config: Arc<ServeConfig>,
+    room: Room,
     counters: Arc<Counters>,
 }
 
 impl Keys {
-    pub(super) fn new(store: Store, fetch: Fetch, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        search: &Search,
+        config: &Arc<ServeConfig>,
+        room: &Room,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
-            store,
-            fetch,
+            store: OnceCell::new(),
+            search: search.clone(),
+            config: config.clone(),
+            room: room.clone(),
             counters,
         }
     }
 
+    /// Connects to the store once it was found, and goes on trying until it is done.
+    pub(super) async fn connect(&self) {
+        let mut sought = self.search.sought.clone();
+        let mut is_told = false;
+        // Nobody looks for it any more: the server ends.
+        while let Ok(found) = sought
+            .wait_for(Result::is_ok)
+            .await
+            .map(|found| found.clone())
+        {
+            let connected = match found {
+                Ok(store) => store.within(&self.config.store, &self.room).await,
+                Err(error) => Err(error),
+            };
+            match connected {
+                Ok(store) => {
+                    let _ = self.store.set(store);
+                    let _ = self.search.connected.send(()).await;
+                    return;
+                }
+                Err(error) if !is_told => {
+                    is_told = true;
+                    tracing::warn!("{error}; a thread answers 503 until it can connect to it");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn store(&self) -> Result<&Store, StoreError> {
+        self.store.get().ok_or_else(|| self.absence())
+    }
+
+    /// Why there is no store.
+    #[cold]
+    fn absence(&self) -> StoreError {
+        match &*self.search.sought.borrow() {
+            Err(error) => error.clone(),
+            Ok(_) => StoreError::Unavailable("it has just come".into()),
+        }
+    }
+
+    /// The values in the order of the keys. A key that is there again is read once, and its value shared: a large one would
+    /// come as often as somebody likes to name it.
     pub(super) async fn get_many(
         &self,
         keys: impl KeyList,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        match Distinct::of(keys) {
+            Err(keys) => self.read(keys).await,
+            Ok((keys, whiches)) => {
+                // In a box: it is rare, and would make every answer's future as large.
+                let values = Box::pin(self.read(keys)).await?;
+                let value = |which: usize| values.get(which).cloned().flatten();
+                Ok(whiches.into_iter().map(value).collect())
+            }
+        }
+    }
+
+    async fn read(&self, keys: impl KeyList) -> Result<Vec<Option<Bytes>>, StoreError> {
         let asked = keys.count();
-        let call = self.call(self.reads(asked), Op::Get, asked);
-        let values = self.store.get_many(keys).await?;
+        let store = self.store()?;
+        let call = self.call(reads(store, asked), Op::Get, asked);
+        let values = store.get_many(keys).await?;
         let hits = values.iter().flatten().count();
         call.answered(hits);
         Ok(values)
     }
 
     pub(super) async fn get(&self, key: impl KeyList) -> Result<Option<Bytes>, StoreError> {
-        let values = self.get_many(key).await?;
+        let values = self.read(key).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -51,21 +125,24 @@ impl Keys {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
+        let store = self.store()?;
         let call = self.call((Command::Set, 1), Op::Set, 1);
-        self.store.put(key, value, ttl).await?;
+        store.put(key, value, ttl).await?;
         call.answered(1);
         Ok(())
     }
 
-    /// Whether the key was absent, and so is written now.
-    pub(super) async fn put_if_absent(
+    /// Whether the key was as it must be, and so is written now.
+    pub(super) async fn put_if(
         &self,
+        only: Only,
         key: Bytes,
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
+        let store = self.store()?;
         let call = self.call((Command::Set, 1), Op::Set, 1);
-        let written = self.store.put_if_absent(key, value, ttl).await?;
+        let written = store.put_if(only, key, value, ttl).await?;
         call.answered(written.into());
         Ok(written)
     }
@@ -81,69 +158,119 @@ impl Keys {
             None => (Command::Mset, 1),
             Some(_) => (Command::Set, keys),
         };
+        let store = self.store()?;
         let call = self.call(commands, Op::Set, keys);
-        self.store.put_batch(batch, ttl).await?;
+        store.put_batch(batch, ttl).await?;
         call.answered(keys);
         Ok(())
     }
 
     /// How many of the keys were there.
     pub(super) async fn delete(&self, keys: Vec<Bytes>) -> Result<u64, StoreError> {
+        let store = self.store()?;
         let call = self.call((Command::Del, 1), Op::Delete, keys.len());
-        let removed = self.store.delete(keys).await?;
+        let removed = store.delete(keys).await?;
         call.answered(removed as usize);
         Ok(removed)
     }
 
     pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
+        let store = self.store()?;
         let call = self.call((Command::Pttl, 1), Op::Ttl, 1);
-        let left = self.store.time_to_live(key).await?;
+        let left = store.time_to_live(key).await?;
         call.answered((left != TimeToLive::Absent).into());
         Ok(left)
     }
 
+    /// All of the steps or none, in one transaction.
+    pub(super) async fn transaction(&self, steps: Vec<Step>) -> Result<Executed, StoreError> {
+        let store = self.store()?;
+        let calls: Vec<_> = steps.iter().map(|step| self.call_of(step)).collect();
+        let multi = self.call((Command::Multi, 1), Op::Get, 0);
+        let exec = self.call((Command::Exec, 1), Op::Get, 0);
+        let executed = store.transaction(steps, &self.room).await?;
+        for (call, answer) in calls.into_iter().zip(&executed.answers) {
+            if let Ok(gave) = answer {
+                let named = call.keys;
+                call.answered(match gave {
+                    Gave::Value(value) => value.is_some().into(),
+                    Gave::Values(values) => values.iter().flatten().count(),
+                    Gave::Count(count) => *count as usize,
+                    Gave::Left(left) => (*left != TimeToLive::Absent).into(),
+                    Gave::Written(true) => named,
+                    Gave::Written(false) => 0,
+                });
+            }
+        }
+        multi.answered(0);
+        exec.answered(0);
+        Ok(executed)
+    }
+
+    fn call_of(&self, step: &Step) -> Call<'_> {
+        let (command, op, keys) = match step {
+            Step::Get(_) => (Command::Mget, Op::Get, 1),
+            Step::GetMany(keys) => (Command::Mget, Op::Get, keys.len()),
+            Step::Exists(keys) => (Command::Exists, Op::Get, keys.len()),
+            Step::TimeToLive(_) => (Command::Pttl, Op::Ttl, 1),
+            Step::Put { .. } => (Command::Set, Op::Set, 1),
+            Step::PutBatch(batch) => (Command::Mset, Op::Set, batch.len()),
+            Step::Delete(keys) => (Command::Del, Op::Delete, keys.len()),
+        };
+        self.call((command, 1), op, keys)
+    }
+
     pub(super) async fn stats(&self) -> Result<StoreStats, StoreError> {
         // INFO and DBSIZE.
+        let store = self.store()?;
         let call = self.call((Command::Info, 2), Op::Get, 0);
-        let stats = self.store.stats().await?;
+        let stats = store.stats().await?;
         call.answered(0);
         Ok(stats)
     }
 
-    pub(super) async fn dataset(&self) -> Result<Option<DatasetInfo>, StoreError> {
-        let call = self.call(self.reads(1), Op::Get, 1);
-        let dataset = self.store.dataset().await?;
-        call.answered(dataset.is_some().into());
-        Ok(dataset)
+    /// The dataset's note, perhaps of a load that is unfinished.
+    pub(super) async fn dataset_note(&self) -> Result<Option<DatasetInfo>, StoreError> {
+        let store = self.store()?;
+        let call = self.call(reads(store, 1), Op::Get, 1);
+        let note = store.dataset_note().await?;
+        call.answered(note.is_some().into());
+        Ok(note)
     }
 
     /// How several keys are read.
-    pub(super) fn fetch(&self) -> Fetch {
-        self.fetch
+    pub(super) fn fetch(&self) -> Result<Fetch, StoreError> {
+        Ok(self.store()?.fetch())
     }
 
     /// The same keys, so that several calls at once take effect in the order in which they are made; `None` where the
     /// store has no such way.
     pub(super) fn in_order(&self) -> Option<Self> {
-        let store = self.store.in_order()?;
-        Some(Self::new(store, self.fetch, self.counters.clone()))
+        let store = self.store.get()?.in_order()?;
+        let keys = Self::new(
+            &self.search,
+            &self.config,
+            &self.room,
+            self.counters.clone(),
+        );
+        let _ = keys.store.set(store);
+        Some(keys)
     }
 
     /// Whether all but reading can be done.
     pub(super) fn is_connected(&self) -> bool {
-        self.store.is_connected()
+        self.store.get().is_some_and(Store::is_connected)
+    }
+
+    /// Whether a part of the keys can be read when the others cannot.
+    pub(super) fn is_partly_up(&self) -> bool {
+        self.store.get().is_some_and(Store::is_partly_up)
     }
 
     /// Notes how many connections are up.
     pub(super) fn note_connections(&self) {
-        self.counters.store_connections(self.store.connections());
-    }
-
-    fn reads(&self, keys: usize) -> (Command, usize) {
-        match self.fetch {
-            Fetch::Mget => (Command::Mget, 1),
-            Fetch::Pipeline => (Command::Get, keys),
-        }
+        let up = self.store.get().map_or(0, Store::connections);
+        self.counters.store_connections(up);
     }
 
     fn call(&self, (command, commands): (Command, usize), op: Op, keys: usize) -> Call<'_> {
@@ -156,6 +283,14 @@ impl Keys {
             hits: None,
             began: Instant::now(),
         }
+    }
+}
+
+/// The commands that read so many keys.
+fn reads(store: &Store, keys: usize) -> (Command, usize) {
+    match store.fetch() {
+        Fetch::Mget => (Command::Mget, 1),
+        Fetch::Pipeline => (Command::Get, keys),
     }
 }
 
@@ -176,6 +311,10 @@ impl KeyList for SessionKeys<'_> {
 
     fn put_key(&self, place: usize, out: &mut Vec<u8>) {
         record::put_key(self.prefix, self.ids[place], out);
+    }
+
+    fn compare(&self, one: usize, other: usize) -> Ordering {
+        self.ids[one].cmp(&self.ids[other])
     }
 }
 

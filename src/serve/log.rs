@@ -5,12 +5,14 @@
 
 use std::cell::Cell;
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 use hyper::{Method, StatusCode, Uri};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
+use super::unix_seconds;
 use crate::cli::LogFormat;
 use crate::config::LogConfig;
 use crate::random::{chance, splitmix64};
@@ -28,6 +30,36 @@ pub(super) fn start(config: &LogConfig) -> WorkerGuard {
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     guard
+}
+
+/// A warning that whoever asks can bring about as often as they like.
+pub(super) struct Seldom {
+    /// When it was said last, in seconds since the Unix epoch.
+    said_s: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Seldom {
+    pub(super) const fn new() -> Self {
+        Self {
+            said_s: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// How often it was left out since it was said last, if it may be said now.
+    pub(super) fn may_say(&self) -> Option<u64> {
+        self.may_say_at(unix_seconds(SystemTime::now()))
+    }
+
+    fn may_say_at(&self, now_s: u64) -> Option<u64> {
+        let is_due = |said_s: u64| (now_s >= said_s + SAY_AGAIN_S).then_some(now_s);
+        if self.said_s.fetch_update(Relaxed, Relaxed, is_due).is_ok() {
+            return Some(self.left_out.swap(0, Relaxed));
+        }
+        self.left_out.fetch_add(1, Relaxed);
+        None
+    }
 }
 
 /// Lines about requests, a share of them, drawn without a pattern that a client could fall in step with.
@@ -64,3 +96,19 @@ impl AccessLog {
 
 /// Any number does.
 const ACCESS_SEED: u64 = 0x6c6f_6773;
+/// Between two of the same [`Seldom`] warnings.
+const SAY_AGAIN_S: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_said_seldom_and_tells_what_was_left_out() {
+        let seldom = Seldom::new();
+        let said: Vec<_> = (100..125)
+            .filter_map(|now_s| seldom.may_say_at(now_s))
+            .collect();
+        assert_eq!(said, [0, 9, 9]);
+    }
+}

@@ -21,9 +21,9 @@ use crate::process;
 /// The methods that have a label of their own; all others share the last.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"];
 /// The codes that are answered, and 499, as nginx has it, for clients that left before their answer.
-const CODES: [u16; 23] = [
-    200, 204, 304, 400, 401, 403, 404, 405, 406, 408, 412, 413, 414, 415, 421, 422, 499, 500, 502,
-    503, 504, 507, 0,
+const CODES: [u16; 25] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 406, 408, 412, 413, 414, 415, 421, 422, 431, 499, 500,
+    501, 502, 503, 504, 507, 0,
 ];
 /// A client that went away before its answer was ready.
 pub(super) const CLIENT_LEFT: u16 = 499;
@@ -37,10 +37,15 @@ pub(super) enum Command {
     Mset,
     Set,
     Del,
+    Exists,
     Pttl,
+    Multi,
+    Exec,
     Info,
 }
-const COMMANDS: [&str; 7] = ["mget", "get", "mset", "set", "del", "pttl", "info"];
+const COMMANDS: [&str; 10] = [
+    "mget", "get", "mset", "set", "del", "exists", "pttl", "multi", "exec", "info",
+];
 
 /// What is done to a key.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +70,11 @@ const FOUND: [&str; 3] = ["hit", "miss", "error"];
 pub(super) struct Counters {
     requests: Box<[AtomicU64]>,
     latency: [Latency; PATHS],
+    /// Of the work among them that failed, or whose client left: how fast that is tells nothing of answers.
+    failed: Latency,
     in_flight: AtomicU64,
+    /// Those of them that are work.
+    work_in_flight: AtomicU64,
     commands: [AtomicU64; COMMANDS.len()],
     command_latency: Latency,
     key_ops: [[AtomicU64; FOUND.len()]; OPS.len()],
@@ -78,7 +87,9 @@ impl Default for Counters {
         Self {
             requests: (0..requests).map(|_| AtomicU64::new(0)).collect(),
             latency: std::array::from_fn(|_| Latency::default()),
+            failed: Latency::default(),
             in_flight: AtomicU64::new(0),
+            work_in_flight: AtomicU64::new(0),
             commands: Default::default(),
             command_latency: Latency::default(),
             key_ops: Default::default(),
@@ -91,6 +102,9 @@ impl Counters {
     /// Counts a request until its entry is dropped.
     pub(super) fn enter(&self, path: Path, method: &Method) -> Entry<'_> {
         add(&self.in_flight, 1);
+        if path.is_work() {
+            add(&self.work_in_flight, 1);
+        }
         let label = METHODS.iter().position(|&name| name == method.as_str());
         Entry {
             counters: self,
@@ -140,13 +154,25 @@ impl Drop for Entry<'_> {
             Some((status, took)) => (status.as_u16(), took),
             None => (CLIENT_LEFT, self.began.elapsed()),
         };
+        let has_failed = code >= CLIENT_LEFT;
         let code = CODES.iter().position(|&known| known == code);
         let code = code.unwrap_or(CODES.len() - 1);
         let place = (self.path as usize * METHODS.len() + self.method) * CODES.len() + code;
         add(&counters.requests[place], 1);
         add(&counters.in_flight, u64::MAX);
+        if self.path.is_work() {
+            add(&counters.work_in_flight, u64::MAX);
+        }
         counters.latency[self.path as usize].record(took);
+        if has_failed && self.path.is_work() {
+            counters.failed.record(took);
+        }
     }
+}
+
+/// The path that the counter of requests at this place is about.
+fn path_at(place: usize) -> Path {
+    Path::ALL[place / (METHODS.len() * CODES.len())]
 }
 
 /// The counters of all threads.
@@ -184,11 +210,19 @@ impl Metrics {
     /// Sums for the dashboard, at this moment.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals {
-            in_flight: self.sum(|thread| thread.in_flight.load(Relaxed)),
+            in_flight: self.sum(|thread| thread.work_in_flight.load(Relaxed)),
             ..Totals::default()
         };
+        // Before the others, so that it is never more than what it is a part of.
+        let mut failed = Merged::default();
+        for thread in &self.threads {
+            failed.add(&thread.failed);
+        }
         for thread in &self.threads {
             for (place, counter) in thread.requests.iter().enumerate() {
+                if !path_at(place).is_work() {
+                    continue;
+                }
                 let count = counter.load(Relaxed);
                 totals.requests += count;
                 if CODES[place % CODES.len()] >= 500 {
@@ -197,12 +231,16 @@ impl Metrics {
             }
             let commands = thread.commands.iter();
             totals.commands += commands.map(|count| count.load(Relaxed)).sum::<u64>();
-            let key_ops = thread.key_ops.iter().flatten();
-            totals.key_ops += key_ops.map(|count| count.load(Relaxed)).sum::<u64>();
-            for latency in &thread.latency {
-                totals.latency.add(latency);
+            for found in &thread.key_ops {
+                // What failed is no key that was read or written.
+                let done = [Found::Hit, Found::Miss].map(|what| found[what as usize].load(Relaxed));
+                totals.key_ops += done.iter().sum::<u64>();
+            }
+            for path in Path::ALL.into_iter().filter(|path| path.is_work()) {
+                totals.latency.add(&thread.latency[path as usize]);
             }
         }
+        totals.latency = totals.latency.since(&failed);
         totals
     }
 
@@ -226,6 +264,7 @@ pub(super) struct Totals {
     pub(super) in_flight: u64,
     pub(super) commands: u64,
     pub(super) key_ops: u64,
+    /// Of the requests that did not fail.
     pub(super) latency: Merged,
 }
 
@@ -258,7 +297,7 @@ impl Scrape {
                 continue;
             }
             let (rest, code) = (place / CODES.len(), CODES[place % CODES.len()]);
-            let path = Path::ALL[rest / METHODS.len()].template();
+            let path = path_at(place).template();
             let method = METHODS[rest % METHODS.len()];
             let code = code.to_string();
             counter(
@@ -408,54 +447,4 @@ fn encode_process(encoder: &mut DescriptorEncoder<'_>, started: SystemTime) -> f
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scrape_holds_what_every_thread_counted_and_no_key() {
-        let metrics = Arc::new(Metrics::new(2));
-        for number in 0..2 {
-            let counters = metrics.of_thread(number);
-            let entry = counters.enter(Path::Sessions, &Method::GET);
-            entry.answered(StatusCode::OK);
-            drop(counters.enter(Path::Key, &Method::PATCH));
-            counters.key_ops(Op::Get, Found::Hit, 15);
-            counters.command(Command::Mget, 1, Duration::from_micros(100));
-            counters.store_connections(2);
-        }
-        let counters = metrics.of_thread(0);
-        let _under_way = counters.enter(Path::Stats, &Method::GET);
-        let text = metrics.scrape();
-        for line in [
-            r#"kvpoc_http_requests_total{route="/user/sessions",method="GET",code="200"} 2"#,
-            r#"kvpoc_http_requests_total{route="/v1/keys/{key}",method="other",code="499"} 2"#,
-            r#"kvpoc_http_request_duration_seconds_count{route="/user/sessions"} 2"#,
-            "kvpoc_http_requests_in_flight 1.0",
-            r#"kvpoc_key_ops_total{op="get",result="hit"} 30"#,
-            r#"kvpoc_store_commands_total{cmd="mget"} 2"#,
-            r#"kvpoc_store_command_duration_seconds_bucket{le="0.000128"} 2"#,
-            "kvpoc_store_connections 4.0",
-            "kvpoc_build_info{version=",
-            "process_cpu_seconds_total ",
-            "process_resident_memory_bytes ",
-        ] {
-            assert!(text.contains(line), "{line} in {text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn totals_are_the_sums_of_all_threads() {
-        let metrics = Metrics::new(2);
-        let entry = |number: usize, status| {
-            let counters = metrics.of_thread(number);
-            counters.enter(Path::Key, &Method::GET).answered(status);
-            counters.key_ops(Op::Get, Found::Miss, 1);
-        };
-        entry(0, StatusCode::OK);
-        entry(1, StatusCode::SERVICE_UNAVAILABLE);
-        let totals = metrics.totals();
-        assert_eq!((totals.requests, totals.errors), (2, 1));
-        assert_eq!((totals.key_ops, totals.latency.count()), (2, 2));
-    }
-}
+mod tests;

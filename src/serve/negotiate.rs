@@ -81,19 +81,51 @@ pub(super) fn names_tag(headers: &HeaderMap, tag: &str) -> bool {
         .any(|text| text == "*" || text.strip_prefix("W/").unwrap_or(text) == tag)
 }
 
-/// Whether a write is meant for absent keys only: `If-None-Match: *`.
+/// Whether `If-Match` is there and does not hold (RFC 9110, 13.1.1: compared strongly) of a key with this tag, or none.
 #[must_use]
-pub(super) fn only_if_absent(headers: &HeaderMap) -> bool {
-    headers.get(IF_NONE_MATCH).is_some_and(|value| value == "*")
+pub(super) fn fails_match(headers: &HeaderMap, tag: Option<&str>) -> bool {
+    if !headers.contains_key(IF_MATCH) {
+        return false;
+    }
+    let values = headers.get_all(IF_MATCH).iter();
+    let mut names = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .map(str::trim);
+    !tag.is_some_and(|tag| names.any(|name| name == "*" || name == tag))
 }
 
-/// Whether a write carries a condition other than that one.
-#[must_use]
-pub(super) fn has_other_conditions(headers: &HeaderMap) -> bool {
-    let matches = [IF_MATCH, IF_UNMODIFIED_SINCE];
-    let none_match = headers.get(IF_NONE_MATCH);
-    matches.iter().any(|name| headers.contains_key(name))
-        || none_match.is_some_and(|value| value != "*")
+/// What must hold of a key for a write to take place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Nothing.
+    None,
+    /// `If-None-Match: *`: it is absent.
+    Absent,
+    /// `If-Match: *`: it is there.
+    Present,
+}
+
+/// The condition is none of these.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CannotCheck;
+
+impl Condition {
+    /// The one condition of a write (RFC 9110, 13.1). A date says nothing here, where no key has one; but who gives it
+    /// must not be taken to have given none.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, CannotCheck> {
+        let of = |name| {
+            let mut values = headers.get_all(name).iter();
+            (values.next(), values.next())
+        };
+        match (of(IF_MATCH), of(IF_NONE_MATCH)) {
+            _ if headers.contains_key(IF_UNMODIFIED_SINCE) => Err(CannotCheck),
+            ((None, _), (None, _)) => Ok(Self::None),
+            ((None, _), (Some(value), None)) if value == "*" => Ok(Self::Absent),
+            ((Some(value), None), (None, _)) if value == "*" => Ok(Self::Present),
+            _ => Err(CannotCheck),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +184,49 @@ mod tests {
         ] {
             let found = names_tag(&headers(IF_NONE_MATCH, value), "\"a\"");
             assert_eq!(found, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_match_is_strong_and_needs_a_key() {
+        assert!(!fails_match(&HeaderMap::new(), None));
+        for (value, of_a, of_none) in [
+            ("\"a\"", false, true),
+            ("\"b\", \"a\"", false, true),
+            ("W/\"a\"", true, true),
+            ("\"b\"", true, true),
+            ("a", true, true),
+            ("*", false, true),
+        ] {
+            let headers = headers(IF_MATCH, value);
+            assert_eq!(fails_match(&headers, Some("\"a\"")), of_a, "{value}");
+            assert_eq!(fails_match(&headers, None), of_none, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_write_has_one_condition_or_one_that_cannot_be_checked() {
+        for (given, expected) in [
+            (&[][..], Ok(Condition::None)),
+            (&[(IF_NONE_MATCH, "*")], Ok(Condition::Absent)),
+            (&[(IF_MATCH, "*")], Ok(Condition::Present)),
+            (&[(IF_MATCH, "\"a\"")], Err(CannotCheck)),
+            (&[(IF_NONE_MATCH, "\"a\"")], Err(CannotCheck)),
+            (&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")], Err(CannotCheck)),
+            (
+                &[(IF_NONE_MATCH, "*"), (IF_NONE_MATCH, "\"a\"")],
+                Err(CannotCheck),
+            ),
+            (
+                &[(IF_UNMODIFIED_SINCE, "Thu, 26 Nov 2026 00:00:00 GMT")],
+                Err(CannotCheck),
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            assert_eq!(Condition::of(&headers), expected, "{given:?}");
         }
     }
 }

@@ -9,12 +9,17 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 
+use super::brief;
+pub use super::budget::Growing;
 use super::json;
 pub use super::json::Ending;
+pub(super) use super::json::SESSION_BYTES;
+use super::log::Seldom;
 use super::route::Encoding;
 use crate::record::{self, DecodeError, Decoded};
 use crate::store::StoreError;
@@ -29,10 +34,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// The page brings all that it needs; whatever else got into it may neither run nor reach out.
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
-);
+const BY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+/// A browser must not take stored bytes, or a message with a name in it, for a page of this server.
+const NO_SNIFFING: HeaderValue = HeaderValue::from_static("nosniff");
 /// `Basic` is there for browsers, which know no other way to ask for a secret. Apart, because Chromium reads
 /// the two in one line as a single unknown scheme.
 const CHALLENGES: [HeaderValue; 2] = [
@@ -53,11 +57,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with this status; the detail is for the person who reads it.
+    /// A problem with this status; the detail is for the person who reads it, who needs no more than the ends of a long one.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
-            detail: detail.into(),
+            detail: brief::message(detail.into()),
             allow: None,
         }
     }
@@ -82,21 +86,27 @@ impl Problem {
     }
 
     /// The answer, with the headers that its status needs.
+    #[must_use]
     pub fn into_reply(self) -> Reply {
-        let body = serde_json::json!({
+        self.into_reply_as(false)
+    }
+
+    /// The same, for clients of Upstash with the member that they look for besides.
+    pub(super) fn into_reply_as(self, is_upstash: bool) -> Reply {
+        let mut body = serde_json::json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        if is_upstash {
+            body["error"] = format!("ERR {}", self.detail).into();
+        }
         let mut reply = with_type(PROBLEM_JSON, body.to_string());
-        *reply.status_mut() = self.status;
+        set_status(&mut reply, self.status);
         let headers = reply.headers_mut();
         if let Some(methods) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(methods));
-        }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             for challenge in CHALLENGES {
@@ -107,10 +117,28 @@ impl Problem {
     }
 }
 
+/// Gives an answer its status, and whoever is to come again the time after which.
+pub(super) fn set_status(reply: &mut Reply, status: StatusCode) {
+    *reply.status_mut() = status;
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        let headers = reply.headers_mut();
+        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let status = match error {
-            StoreError::Unavailable(_) | StoreError::Loading(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Discarded(why) => return Self::from(*why),
+            StoreError::CrossSlot => StatusCode::BAD_REQUEST,
+            // It will never fit.
+            StoreError::NoRoom { needed, all } if needed > all => StatusCode::UNPROCESSABLE_ENTITY,
+            StoreError::Unavailable(_) | StoreError::Loading(_) | StoreError::NoRoom { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             StoreError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Refused(_) | StoreError::Setup(_) => StatusCode::BAD_GATEWAY,
@@ -144,14 +172,18 @@ fn no_session(id: u64) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// The sessions in the order of the request, `null` for what is absent or not active.
+/// The sessions in the order of the request, `null` for what is absent or not active, and an object with an `error` for
+/// what cannot be read.
 pub fn sessions(ids: &[u64], values: &[Option<Bytes>], ending: &Ending) -> Result<Reply, Problem> {
     debug_assert_eq!(ids.len(), values.len());
     let mut body = Vec::with_capacity(2 + ids.len() * json::SESSION_BYTES);
     for (position, (&id, value)) in ids.iter().zip(values).enumerate() {
         body.push(if position == 0 { b'[' } else { b',' });
-        if !put_session(id, value.as_ref(), ending, &mut body)? {
-            body.extend_from_slice(b"null");
+        match put_session(id, value.as_ref(), ending, &mut body) {
+            Ok(true) => {}
+            Ok(false) => body.extend_from_slice(b"null"),
+            // One foreign value is no reason to keep the others back.
+            Err(problem) => put_unreadable(id, &problem, &mut body),
         }
     }
     body.push(b']');
@@ -159,16 +191,23 @@ pub fn sessions(ids: &[u64], values: &[Option<Bytes>], ending: &Ending) -> Resul
 }
 
 /// The sessions as [`frames`], absent where [`sessions`] has `null`.
-pub fn sessions_octets(ids: &[u64], mut values: Vec<Option<Bytes>>) -> Result<Reply, Problem> {
+pub fn sessions_octets(
+    ids: &[u64],
+    mut values: Vec<Option<Bytes>>,
+    answer: &mut Growing,
+) -> Result<Reply, Problem> {
     for (&id, slot) in ids.iter().zip(&mut values) {
         let Some(value) = slot else { continue };
         match record::decode(value) {
             Ok(decoded) if is_active(&decoded) => {}
             Ok(_) => *slot = None,
-            Err(error) => return Err(unreadable(id, &error)),
+            Err(error) => {
+                unreadable(id, &error);
+                *slot = None;
+            }
         }
     }
-    Ok(frames(&values))
+    frames(values, answer)
 }
 
 /// The stored bytes as they are, with their tag; 404 when there are none.
@@ -187,8 +226,7 @@ fn alone(value: &Bytes) -> Bytes {
 /// The client holds this value already.
 #[must_use]
 pub fn not_modified(tag: &str) -> Reply {
-    let mut reply = Response::new(Bytes::new());
-    *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    let mut reply = empty(StatusCode::NOT_MODIFIED);
     insert_tag(&mut reply, tag);
     reply
 }
@@ -214,12 +252,23 @@ pub fn no_value() -> Problem {
 
 /// `{"values":[…]}` in the order of the request, `null` for a miss. 406 when a value is no text and text is
 /// asked for.
-pub fn values(values: &[Option<Bytes>], encoding: Encoding) -> Result<Reply, Problem> {
+pub fn values(
+    values: Vec<Option<Bytes>>,
+    encoding: Encoding,
+    answer: &mut Growing,
+) -> Result<Reply, Problem> {
     let bytes: usize = values.iter().flatten().map(Bytes::len).sum();
+    answer.check(bytes)?;
     // Room for quotes and commas, and for base64 or a few escapes.
     let mut body = Vec::with_capacity(16 + bytes * 4 / 3 + values.len() * 8);
     body.extend_from_slice(b"{\"values\":[");
-    for (position, value) in values.iter().enumerate() {
+    // Each is let go once it is written, so that values and answer together take little more than one of them.
+    for (position, value) in values.into_iter().enumerate() {
+        let bytes = value.as_ref().map_or(0, Bytes::len);
+        answer.add(match encoding {
+            Encoding::Text => bytes + 4,
+            Encoding::Base64 => bytes.div_ceil(3) * 4 + 4,
+        })?;
         if position > 0 {
             body.push(b',');
         }
@@ -239,7 +288,10 @@ fn put_value(
         (None, _) => out.extend_from_slice(b"null"),
         (Some(value), Encoding::Base64) => {
             out.push(b'"');
-            out.extend_from_slice(BASE64_STANDARD.encode(value).as_bytes());
+            let start = out.len();
+            out.resize(start + value.len().div_ceil(3) * 4, 0);
+            // Never: that is the length that it takes.
+            let _ = BASE64_STANDARD.encode_slice(value, &mut out[start..]);
             out.push(b'"');
         }
         (Some(value), Encoding::Text) => {
@@ -256,18 +308,19 @@ fn put_value(
 }
 
 /// Each value behind its length as a little-endian `u32`; the length 0xFFFFFFFF alone for a miss.
-#[must_use]
-pub fn frames(values: &[Option<Bytes>]) -> Reply {
+pub fn frames(values: Vec<Option<Bytes>>, answer: &mut Growing) -> Result<Reply, Problem> {
     let bytes: usize = values.iter().flatten().map(Bytes::len).sum();
+    answer.check(bytes)?;
     let mut body = Vec::with_capacity(bytes + 4 * values.len());
     for value in values {
         let length = value
             .as_ref()
             .map_or(ABSENT_FRAME, |value| value.len() as u32);
+        answer.add(4 + value.as_ref().map_or(0, Bytes::len))?;
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(value.as_deref().unwrap_or_default());
     }
-    with_type(OCTETS, body)
+    Ok(with_type(OCTETS, body))
 }
 
 /// A ready JSON document.
@@ -285,12 +338,10 @@ pub fn text(body: &'static str) -> Reply {
     with_type(TEXT, body)
 }
 
-/// A page of this program.
-pub fn page(body: &'static str) -> Reply {
+/// A page of this program, which runs under that policy.
+pub fn page(body: &'static str, policy: HeaderValue) -> Reply {
     let mut reply = with_type(HTML, body);
-    reply
-        .headers_mut()
-        .insert(CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     reply
 }
 
@@ -299,17 +350,31 @@ pub fn metrics(body: Bytes) -> Reply {
     with_type(OPEN_METRICS, body)
 }
 
+/// An answer whose form the request's `Accept` decides, which caches have to know.
+pub fn varying(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(VARY, BY_ACCEPT);
+    reply
+}
+
 /// Done, and nothing to say.
 #[must_use]
 pub fn no_content() -> Reply {
+    empty(StatusCode::NO_CONTENT)
+}
+
+fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Bytes::new());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
     reply
 }
 
 fn with_type(content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(body.into());
-    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    let headers = reply.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
+    headers.insert(CONTENT_TYPE, content_type);
     reply
 }
 
@@ -343,8 +408,19 @@ fn put_session(
     Ok(true)
 }
 
+/// In the place of a session among others.
+#[cold]
+fn put_unreadable(id: u64, problem: &Problem, out: &mut Vec<u8>) {
+    let element = serde_json::json!({ "id": id, "error": problem.detail() });
+    out.extend_from_slice(element.to_string().as_bytes());
+}
+
+#[cold]
 fn unreadable(id: u64, error: &DecodeError) -> Problem {
-    tracing::warn!(id, %error, "a stored session cannot be read");
+    static SAID: Seldom = Seldom::new();
+    if let Some(left_out) = SAID.may_say() {
+        tracing::warn!(id, %error, left_out, "a stored session cannot be read");
+    }
     Problem::new(
         StatusCode::BAD_GATEWAY,
         format!("session {id} is stored, but cannot be read: {error}"),
@@ -352,135 +428,4 @@ fn unreadable(id: u64, error: &DecodeError) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::BytesMut;
-    use record::{Role, Session, Status};
-
-    const NOW: &str = "2026-01-02T03:04:05Z";
-
-    fn now() -> Ending {
-        Ending::at(NOW)
-    }
-
-    fn encoded(status: Status, user_agent: &str) -> Bytes {
-        let mut out = BytesMut::new();
-        Session {
-            id: 7,
-            status,
-            role: Role::Senior,
-            created_at_s: 1,
-            expires_at_s: 2,
-            ip: [10, 0, 20, 255],
-            user_agent,
-            padding: &[0; 9],
-        }
-        .put(&mut out);
-        out.freeze()
-    }
-
-    fn body(reply: Reply) -> String {
-        String::from_utf8(reply.into_body().to_vec()).expect("text")
-    }
-
-    #[test]
-    fn a_session_is_written_as_json_that_a_parser_reads() {
-        let value = encoded(Status::Active, "a \"quoted\"\n agent");
-        let reply = session(7, Some(&value), &now()).expect("a reply");
-        let json: serde_json::Value = serde_json::from_str(&body(reply)).expect("JSON");
-        let expected = serde_json::json!({
-            "id": 7, "status": "active", "role": "senior", "created_at": 1, "expires_at": 2,
-            "ip": "10.0.20.255", "user_agent": "a \"quoted\"\n agent", "validated_at": NOW,
-        });
-        assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn json_of_an_older_loader_keeps_its_members() {
-        let value = Bytes::from_static(br#"{"status":"active","role":"senior"} "#);
-        let reply = session(1, Some(&value), &now()).expect("a reply");
-        let expected =
-            r#"{"status":"active","role":"senior","validated_at":"2026-01-02T03:04:05Z"}"#;
-        assert_eq!(body(reply), expected);
-    }
-
-    #[test]
-    fn absent_and_revoked_sessions_are_404_alone_and_null_among_others() {
-        let revoked = encoded(Status::Revoked, "x");
-        let old = Bytes::from_static(br#"{"status":"revoked"}"#);
-        for value in [None, Some(&revoked), Some(&old)] {
-            let problem = session(7, value, &now()).expect_err("a problem");
-            assert_eq!(problem.status(), StatusCode::NOT_FOUND);
-        }
-        let values = [None, Some(revoked), Some(old)];
-        let reply = sessions(&[1, 2, 3], &values, &now()).expect("a reply");
-        assert_eq!(body(reply), "[null,null,null]");
-    }
-
-    #[test]
-    fn sessions_keep_the_order_of_the_request() {
-        let value = Some(Bytes::from_static(br#"{"status":"active","n":1}"#));
-        let reply = sessions(&[5, 6], &[None, value], &now()).expect("a reply");
-        assert!(body(reply).starts_with(r#"[null,{"status":"active","n":1,"#));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_a_problem_and_not_a_miss() {
-        let value = Bytes::from_static(b"\x09");
-        let problem = sessions(&[5], &[Some(value)], &now()).expect_err("a problem");
-        assert_eq!(problem.status(), StatusCode::BAD_GATEWAY);
-        assert!(problem.detail().contains("session 5"));
-    }
-
-    #[test]
-    fn stored_bytes_are_given_for_active_sessions_only() {
-        let active = encoded(Status::Active, "x");
-        let reply = session_octets(7, Some(active.clone())).expect("a reply");
-        assert_eq!(reply.into_body(), active);
-        let revoked = encoded(Status::Revoked, "x");
-        let problem = session_octets(7, Some(revoked.clone())).expect_err("a problem");
-        assert_eq!(problem.status(), StatusCode::NOT_FOUND);
-        let reply = sessions_octets(&[1, 2, 3], vec![None, Some(active.clone()), Some(revoked)]);
-        let length = (active.len() as u32).to_le_bytes();
-        let expected = [&[0xFF; 4][..], &length, &active, &[0xFF; 4]].concat();
-        assert_eq!(reply.expect("a reply").into_body(), expected);
-    }
-
-    #[test]
-    fn values_are_text_or_base64_and_what_is_neither_is_named() {
-        let text = [Some(Bytes::from_static(b"a\"b")), None, Some(Bytes::new())];
-        let reply = values(&text, Encoding::Text).expect("a reply");
-        assert_eq!(body(reply), r#"{"values":["a\"b",null,""]}"#);
-        let binary = [None, Some(Bytes::from_static(b"\xff\x00"))];
-        let reply = values(&binary, Encoding::Base64).expect("a reply");
-        assert_eq!(body(reply), r#"{"values":[null,"/wA="]}"#);
-        let problem = values(&binary, Encoding::Text).expect_err("a problem");
-        assert_eq!(problem.status(), StatusCode::NOT_ACCEPTABLE);
-        assert!(problem.detail().contains("key 1"));
-    }
-
-    #[test]
-    fn a_tag_follows_from_the_value_alone() {
-        assert_eq!(tag(b"one"), tag(b"one"));
-        assert_ne!(tag(b"one"), tag(b"two"));
-        let reply = value(Some(Bytes::from_static(b"one")), &tag(b"one")).expect("a reply");
-        assert_eq!(reply.headers()[ETAG], tag(b"one").as_str());
-        let reply = not_modified(&tag(b"one"));
-        assert_eq!(
-            (reply.status(), reply.body().len()),
-            (StatusCode::NOT_MODIFIED, 0)
-        );
-    }
-
-    #[test]
-    fn problems_are_documents_with_the_headers_that_their_status_needs() {
-        let reply = Problem::from(StoreError::Unavailable("gone".into())).into_reply();
-        assert_eq!(reply.status(), 503);
-        assert_eq!(reply.headers()[RETRY_AFTER], "1");
-        assert_eq!(reply.headers()[CONTENT_TYPE], "application/problem+json");
-        let json: serde_json::Value = serde_json::from_str(&body(reply)).expect("JSON");
-        assert_eq!(json["status"], 503);
-        let reply = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no").allow("GET");
-        assert_eq!(reply.into_reply().headers()[ALLOW], "GET");
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
+pub use super::path::Path;
+use super::path::READ;
 use super::reply::Problem;
 use crate::store::{KeyBuffer, KeyList as _};
 use crate::units::{MAX_KEY_BYTES, parse_ttl};
@@ -19,109 +21,6 @@ const MAX_TARGET_BYTES: usize = 8 * 1024;
 const MAX_FLOOR_BYTES: usize = 64 * 1024;
 /// The size that comparisons use: about what 15 sessions make as JSON.
 const DEFAULT_FLOOR_BYTES: usize = 4_096;
-
-const READ: &str = "GET, HEAD";
-
-/// A path that is answered: the label of its requests wherever they are counted, since a key must not be one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is its template")]
-pub enum Path {
-    Dashboard,
-    DashboardData,
-    Floor,
-    Key,
-    Keys,
-    Livez,
-    Metrics,
-    Mget,
-    Mset,
-    OpenApi,
-    Pipeline,
-    Readyz,
-    Session,
-    Sessions,
-    Stats,
-    Unknown,
-}
-
-impl Path {
-    /// Every path, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
-        Self::Dashboard,
-        Self::DashboardData,
-        Self::Floor,
-        Self::Key,
-        Self::Keys,
-        Self::Livez,
-        Self::Metrics,
-        Self::Mget,
-        Self::Mset,
-        Self::OpenApi,
-        Self::Pipeline,
-        Self::Readyz,
-        Self::Session,
-        Self::Sessions,
-        Self::Stats,
-        Self::Unknown,
-    ];
-
-    /// The path as documents write it.
-    #[must_use]
-    pub fn template(self) -> &'static str {
-        match self {
-            Self::Dashboard => "/",
-            Self::DashboardData => "/dashboard.json",
-            Self::Floor => "/floor",
-            Self::Key => "/v1/keys/{key}",
-            Self::Keys => "/v1/keys",
-            Self::Livez => "/livez",
-            Self::Metrics => "/metrics",
-            Self::Mget => "/v1/mget",
-            Self::Mset => "/v1/mset",
-            Self::OpenApi => "/openapi.json",
-            Self::Pipeline => "/pipeline",
-            Self::Readyz => "/readyz",
-            Self::Session => "/user/session/{id}",
-            Self::Sessions => "/user/sessions",
-            Self::Stats => "/stats",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Finds the path of a request's target.
-    #[must_use]
-    pub fn of(path: &str) -> Self {
-        if path.starts_with("/v1/keys/") {
-            return Self::Key;
-        }
-        if path.starts_with("/user/session/") {
-            return Self::Session;
-        }
-        Self::ALL
-            .into_iter()
-            .find(|known| known.template() == path)
-            .unwrap_or(Self::Unknown)
-    }
-
-    /// Health is asked by machines that have no token, and tells nothing about the data.
-    #[must_use]
-    pub fn is_open_to_all(self) -> bool {
-        matches!(self, Self::Livez | Self::Readyz)
-    }
-
-    /// The methods that are answered here; `None`: every one gets 404.
-    #[must_use]
-    pub fn allowed(self, limits: Limits) -> Option<&'static str> {
-        match self {
-            Self::Unknown => None,
-            Self::Pipeline if !limits.upstash => None,
-            Self::Key => Some("GET, HEAD, PUT, DELETE"),
-            Self::Mget | Self::Mset | Self::Pipeline => Some("POST"),
-            Self::Dashboard if limits.upstash => Some("GET, HEAD, POST"),
-            _ => Some(READ),
-        }
-    }
-}
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,8 +43,12 @@ pub enum Route<'a> {
     Mset(Encoding, Option<Duration>),
     /// `POST /pipeline`, in the shape of Upstash.
     Pipeline,
+    /// `POST /multi-exec`, in the same shape.
+    Transaction,
     /// `POST /`, a single command in the same shape.
     Command,
+    /// `GET /get/key`, the same with its words in the path.
+    PathCommand,
     /// `GET /stats`
     Stats,
     /// `GET /metrics`
@@ -162,6 +65,14 @@ pub enum Route<'a> {
     Readyz,
     /// `GET /floor?bytes=4096`: so many bytes without asking the store, which is what HTTP alone costs.
     Floor(usize),
+}
+
+impl Route<'_> {
+    /// Whether it changes the store; of a command only its words tell.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::PutKey(..) | Self::DeleteKey(_) | Self::Mset(..))
+    }
 }
 
 /// How values stand in JSON.
@@ -195,6 +106,8 @@ pub fn route<'a>(
         let detail = format!("path and query have at most {MAX_TARGET_BYTES} bytes here");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, detail));
     }
+    check_encoding(path)?;
+    check_encoding(query.unwrap_or_default())?;
     let known = Path::of(path);
     let allowed = known.allowed(limits).ok_or_else(absent)?;
     // Most requests are reads, and need no search.
@@ -203,7 +116,9 @@ pub fn route<'a>(
         let detail = format!("{method} is not answered here");
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).allow(allowed));
     }
-    let writes = *method == Method::PUT || *method == Method::DELETE || known == Path::Mset;
+    // Of a command only its words tell.
+    let writes = known == Path::Mset
+        || known == Path::Key && (*method == Method::PUT || *method == Method::DELETE);
     if writes && !limits.allow_writes {
         return Err(writes_are_off());
     }
@@ -215,6 +130,8 @@ pub fn route<'a>(
         Path::Mget => Route::Mget(encoding(query)?),
         Path::Mset => Route::Mset(encoding(query)?, ttl(query)?),
         Path::Pipeline => Route::Pipeline,
+        Path::PathCommand => Route::PathCommand,
+        Path::Transaction => Route::Transaction,
         Path::Dashboard if *method == Method::POST => Route::Command,
         Path::Dashboard => Route::Dashboard,
         Path::DashboardData => Route::DashboardData(number(query, "after")?.unwrap_or(0)),
@@ -240,7 +157,7 @@ fn absent() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")
 }
 
-fn bad(detail: impl Into<String>) -> Problem {
+pub(super) fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 
@@ -329,6 +246,22 @@ fn floor_route(query: Option<&str>) -> Result<Route<'_>, Problem> {
         return Err(bad(format!("bytes is at most {MAX_FLOOR_BYTES}")));
     }
     Ok(Route::Floor(bytes))
+}
+
+/// Refuses a percent sign that encodes nothing (RFC 3986, 2.1): whoever wrote it meant something else than would be read.
+fn check_encoding(raw: &str) -> Result<(), Problem> {
+    let bytes = raw.as_bytes();
+    for at in memchr::memchr_iter(b'%', bytes) {
+        let digits = bytes.get(at + 1..at + 3).unwrap_or_default();
+        if digits.len() < 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            let end = raw.len().min(at + 3);
+            let sign = String::from_utf8_lossy(&bytes[at..end]);
+            return Err(bad(format!(
+                "{sign:?} encodes nothing; a percent sign itself is written %25"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what no store would keep.
@@ -431,164 +364,4 @@ fn split_number(text: &[u8]) -> (Option<u64>, &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        allow_writes: true,
-        upstash: true,
-        max_keys_per_request: 3,
-    };
-    const READ_ONLY: Limits = Limits {
-        allow_writes: false,
-        upstash: false,
-        ..LIMITS
-    };
-
-    fn split(target: &str) -> (&str, Option<&str>) {
-        match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        }
-    }
-
-    fn ask<'a>(method: &Method, target: &'a str, limits: Limits) -> Result<Route<'a>, Problem> {
-        let (path, query) = split(target);
-        route(method, path, query, limits)
-    }
-
-    fn get(target: &str) -> Result<Route<'_>, Problem> {
-        ask(&Method::GET, target, LIMITS)
-    }
-
-    #[test]
-    fn each_path_has_its_route() {
-        let keys = |keys: &[&[u8]]| {
-            let mut buffer = KeyBuffer::default();
-            for key in keys {
-                buffer.push(|out| out.extend_from_slice(key));
-            }
-            buffer
-        };
-        for (target, expected) in [
-            ("/user/session/42", Route::Session(42)),
-            ("/user/sessions?ids=3,1,2", Route::Sessions(vec![3, 1, 2])),
-            ("/user/sessions?x=1&ids=7", Route::Sessions(vec![7])),
-            ("/user/sessions?ids=1%2C2", Route::Sessions(vec![1, 2])),
-            (
-                "/user/sessions?ids=9999999999999999999,18446744073709551615,000000000000000000000007",
-                Route::Sessions(vec![9_999_999_999_999_999_999, u64::MAX, 7]),
-            ),
-            ("/v1/keys/a%2Fb%00", Route::GetKey(b"a/b\0"[..].into())),
-            (
-                "/v1/keys?k=a%26%00&x=1&k=b",
-                Route::GetKeys(keys(&[b"a&\0", b"b"]), Encoding::Text),
-            ),
-            (
-                "/v1/keys?encoding=base64&k=a",
-                Route::GetKeys(keys(&[b"a"]), Encoding::Base64),
-            ),
-            ("/stats", Route::Stats),
-            ("/metrics", Route::Metrics),
-            ("/openapi.json", Route::OpenApi),
-            ("/", Route::Dashboard),
-            ("/dashboard.json?after=5", Route::DashboardData(5)),
-            ("/livez", Route::Livez),
-            ("/readyz", Route::Readyz),
-            ("/floor", Route::Floor(4_096)),
-            ("/floor?bytes=0", Route::Floor(0)),
-        ] {
-            assert_eq!(get(target).ok(), Some(expected), "{target}");
-        }
-        for (target, expected) in [
-            ("/v1/mget", Route::Mget(Encoding::Text)),
-            (
-                "/v1/mset?ttl=1h&encoding=base64",
-                Route::Mset(Encoding::Base64, Some(Duration::from_hours(1))),
-            ),
-            ("/pipeline", Route::Pipeline),
-            ("/", Route::Command),
-        ] {
-            let found = ask(&Method::POST, target, LIMITS).ok();
-            assert_eq!(found, Some(expected), "{target}");
-        }
-    }
-
-    #[test]
-    fn each_path_is_found_by_its_own_template() {
-        for path in Path::ALL {
-            assert_eq!(Path::of(path.template()), path);
-            assert_eq!(Path::ALL[path as usize], path);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_answered_says_why() {
-        let long = format!("/v1/keys?k={}", "a".repeat(MAX_TARGET_BYTES));
-        for (target, status, detail) in [
-            ("/nowhere", 404, "nothing at this path"),
-            ("/user/session/abc", 404, "nothing"),
-            ("/user/session/-1", 404, "nothing"),
-            ("/user/session/+1", 404, "nothing"),
-            ("/user/session/18446744073709551616", 404, "nothing"),
-            ("/user/sessions", 400, "ids is missing"),
-            ("/user/sessions?ids=", 400, "ids is missing"),
-            ("/user/sessions?ids=1,,2", 400, "ids holds \"\", which"),
-            ("/user/sessions?ids=1,", 400, "ids holds \"\", which"),
-            ("/user/sessions?ids=1,2x,3", 400, "ids holds \"2x\", which"),
-            ("/user/sessions?ids=18446744073709551616", 400, "no number"),
-            ("/user/sessions?ids=1,2,3,4", 400, "more than 3"),
-            ("/v1/keys/", 400, "1 to 511 bytes"),
-            ("/v1/keys", 400, "k is missing"),
-            ("/v1/keys?k=", 400, "1 to 511 bytes"),
-            ("/v1/keys?k=a&k=b&k=c&k=d", 400, "more than 3"),
-            ("/v1/keys?k=a&encoding=hex", 400, "text or base64"),
-            ("/floor?bytes=65537", 400, "at most 65536"),
-            ("/dashboard.json?after=x", 400, "after is \"x\""),
-            (&long, 414, "at most 8192"),
-        ] {
-            let problem = get(target).expect_err(target);
-            assert_eq!(problem.status().as_u16(), status, "{target}");
-            assert!(problem.detail().contains(detail), "{target}");
-        }
-    }
-
-    #[test]
-    fn writes_carry_their_time_to_live() {
-        let put = |target: &'static str| ask(&Method::PUT, target, LIMITS).ok();
-        let key = || Cow::from(&b"k"[..]);
-        assert_eq!(put("/v1/keys/k"), Some(Route::PutKey(key(), None)));
-        let minute = Some(Route::PutKey(key(), Some(Duration::from_mins(1))));
-        assert_eq!(put("/v1/keys/k?ttl=60"), minute);
-        assert_eq!(put("/v1/keys/k?ttl=60s"), minute);
-        assert_eq!(put("/v1/keys/k?ttl=1m"), minute);
-        let month = Some(Duration::from_hours(24 * 30));
-        assert_eq!(
-            put("/v1/keys/k?ttl=30days"),
-            Some(Route::PutKey(key(), month))
-        );
-        for text in ["", "0", "20years", "-1", "soon"] {
-            let target = format!("/v1/keys/k?ttl={text}");
-            assert!(ask(&Method::PUT, &target, LIMITS).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn writes_are_refused_unless_allowed_and_other_methods_always() {
-        let status = |method: Method, target, limits| {
-            ask(&method, target, limits)
-                .err()
-                .map(|problem| problem.status().as_u16())
-        };
-        assert_eq!(status(Method::PUT, "/v1/keys/k", READ_ONLY), Some(403));
-        assert_eq!(status(Method::DELETE, "/v1/keys/k", READ_ONLY), Some(403));
-        assert_eq!(status(Method::POST, "/v1/mset", READ_ONLY), Some(403));
-        assert_eq!(status(Method::POST, "/v1/mget", READ_ONLY), None);
-        assert_eq!(status(Method::POST, "/pipeline", READ_ONLY), Some(404));
-        assert_eq!(status(Method::POST, "/", READ_ONLY), Some(405));
-        assert_eq!(status(Method::PATCH, "/v1/keys/k", LIMITS), Some(405));
-        assert_eq!(status(Method::GET, "/v1/mget", LIMITS), Some(405));
-        assert_eq!(status(Method::POST, "/stats", LIMITS), Some(405));
-        assert_eq!(status(Method::HEAD, "/stats", LIMITS), None);
-    }
-}
+mod tests;

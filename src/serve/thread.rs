@@ -11,30 +11,41 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
 
+use super::budget::IsHeld;
+use super::client::{MAX_HEAD_BYTES, Noted, Patience, Wait};
 use super::handler::{Handler, Shared};
+use super::owed::{Debt, Debts, Task};
 use super::park;
-use crate::store::Store;
+use crate::config::ServeConfig;
 
 /// Closing an idle connection loses the request that is on its way on it. So busy clients are told by their
 /// next answer first, and only what is still idle after this is closed.
 const BEFORE_DRAIN: Duration = Duration::from_millis(250);
-/// Head of a request: its line and all headers. A batch of 128 ids needs about 2 KiB.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// What a connection keeps of a body on its way in, or of answers to requests that were sent ahead. hyper's own
+/// What a connection keeps of a head or a body on its way in, or of answers to requests that were sent ahead. hyper's own
 /// limit of 400 KiB comes to gigabytes for the connections that may be open.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+const MAX_BUFFER_BYTES: usize = MAX_HEAD_BYTES;
+/// What the kernel keeps for a connection besides what is on its way. By itself it takes megabytes of a client that does not
+/// read.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT_BYTES: u32 = 16 * 1024;
 /// How often idle connections are looked for, which is also how exactly they are timed.
 const TICK: Duration = Duration::from_secs(1);
+
+/// As long is every connection left alone, so that a question which has come already is read.
+const BEFORE_CUT: Duration = Duration::from_millis(30);
+
+/// Who only asks for the server's health has the question ready.
+const FOR_HEALTH: Patience = Patience { idle: 1, head: 1 };
 
 /// An accepted socket with its place among all connections.
 pub(super) struct Accepted {
@@ -42,19 +53,37 @@ pub(super) struct Accepted {
     /// Unlike that of any other connection of this process.
     pub(super) number: u64,
     pub(super) permit: OwnedSemaphorePermit,
+    pub(super) door: Door,
+}
+
+/// What the acceptor tells a thread.
+enum Told {
+    Take(Accepted),
+    /// All places of this door are taken, and somebody may be waiting at it.
+    MakeRoom(Door),
+}
+
+/// The way by which a connection came, which decides what it may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The port, while there were places: anything.
+    Front,
+    /// The port, when all places were taken: the server's health.
+    Extra,
+    /// The port that is for its health only.
+    Health,
 }
 
 /// What one serving thread is given.
 pub(super) struct Thread {
     pub(super) shared: Shared,
-    pub(super) store: Store,
     /// Which of the threads it is.
     pub(super) number: usize,
 }
 
 /// A running thread, as the acceptor sees it.
 pub(super) struct Running {
-    sockets: mpsc::UnboundedSender<Accepted>,
+    told: mpsc::UnboundedSender<Told>,
     /// Connections that it holds.
     pub(super) open: Arc<AtomicUsize>,
     pub(super) ready: oneshot::Receiver<()>,
@@ -66,7 +95,12 @@ impl Running {
     pub(super) fn take(&self, accepted: Accepted) {
         self.open.fetch_add(1, Ordering::Relaxed);
         // A thread that has ended stops them all.
-        let _ = self.sockets.send(accepted);
+        let _ = self.told.send(Told::Take(accepted));
+    }
+
+    /// Has it cut, at once, the connection by this door that has asked nothing for longest.
+    pub(super) fn make_room(&self, door: Door) {
+        let _ = self.told.send(Told::MakeRoom(door));
     }
 }
 
@@ -79,7 +113,7 @@ impl Thread {
     pub(super) fn spawn(self) -> io::Result<Running> {
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let (sockets, accepted) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
         let open = Arc::new(AtomicUsize::new(0));
         let counted = open.clone();
         // One thread fewer would look like a slow target: however one ends, all stop.
@@ -88,10 +122,10 @@ impl Thread {
             .name("serve".into())
             .spawn(move || {
                 let _guard = guard;
-                let _ = end.send(self.run(accepted, counted, ready));
+                let _ = end.send(self.run(told, counted, ready));
             })?;
         Ok(Running {
-            sockets,
+            told: tell,
             open,
             ready: is_ready,
             end: ended,
@@ -100,7 +134,7 @@ impl Thread {
 
     fn run(
         self,
-        mut accepted: mpsc::UnboundedReceiver<Accepted>,
+        mut told: mpsc::UnboundedReceiver<Told>,
         count: Arc<AtomicUsize>,
         ready: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
@@ -110,20 +144,27 @@ impl Thread {
             .build_local(tokio::runtime::LocalOptions::default())?;
         let outcome = runtime.block_on(async {
             let config = self.shared.config.clone();
-            let store = self.store.for_this_runtime(&config.store).await?;
+            let handler = Handler::new(self.shared, self.number);
+            tokio::task::spawn_local(handler.connect());
             let connections = Rc::new(Connections {
-                handler: Handler::new(self.shared, store, self.number),
-                now: Cell::new(0),
+                handler,
+                now: Rc::default(),
                 draining: Cell::new(false),
                 open: RefCell::default(),
+                debts: Rc::new(Debts::of_one_of(config.threads)),
                 count,
             });
-            let reaper = tokio::task::spawn_local(reap(connections.clone(), config.idle));
+            let reaper = tokio::task::spawn_local(reap(connections.clone(), patience(&config)));
             let graceful = GracefulShutdown::new();
             let _ = ready.send(());
-            while let Some(accepted) = accepted.recv().await {
-                if let Err(error) = connections.hold(accepted, &graceful) {
-                    tracing::debug!(%error, "a connection was lost before its first request");
+            while let Some(told) = told.recv().await {
+                match told {
+                    Told::MakeRoom(door) => connections.make_room(door),
+                    Told::Take(accepted) => {
+                        if let Err(error) = connections.hold(accepted, &graceful) {
+                            tracing::debug!(%error, "a connection was lost before its first request");
+                        }
+                    }
                 }
             }
             connections.draining.set(true);
@@ -145,17 +186,19 @@ impl Thread {
 struct Connections {
     handler: Handler,
     /// Ticks since the thread began; as exact as idle connections need it, and free to read.
-    now: Cell<u32>,
+    now: Rc<Cell<u32>>,
     /// Every answer from now on is the last of its connection.
     draining: Cell<bool>,
     open: RefCell<HashMap<u64, Open>>,
+    debts: Rc<Debts>,
     count: Arc<AtomicUsize>,
 }
 
 /// One connection, as the reaper sees it.
 struct Open {
-    /// The tick at which it began to wait for a request; `None` while one is being answered.
-    waiting_since: Rc<Cell<Option<u32>>>,
+    wait: Rc<Cell<Wait>>,
+    door: Door,
+    since: Instant,
     task: AbortHandle,
 }
 
@@ -165,6 +208,7 @@ impl Connections {
             stream,
             number,
             permit,
+            door,
         } = accepted;
         let place = Held {
             connections: self.clone(),
@@ -175,39 +219,65 @@ impl Connections {
         // Answers are written whole, so waiting to coalesce them only adds latency. Failing to set it is no
         // reason to refuse the client.
         let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
         let stream = tokio::net::TcpStream::from_std(stream)?;
-        let waiting_since = Rc::new(Cell::new(Some(self.now.get())));
-        let (connections, waits) = (self.clone(), waiting_since.clone());
+        let wait = Rc::new(Cell::new(Wait::Idle(self.now.get())));
+        let (connections, waits) = (self.clone(), wait.clone());
+        let task = Task::default();
+        let is_held = Rc::new(Cell::new(false));
+        let debt = Debt::new(self.debts.clone(), task.clone(), is_held.clone());
+        let stream = Noted::new(stream, wait.clone(), self.now.clone(), debt);
         let service = service_fn(move |request| {
             let (connections, waits) = (connections.clone(), waits.clone());
+            let is_held = is_held.clone();
             async move {
-                waits.set(None);
-                let mut reply = connections.handler.answer(request).await;
+                waits.set(Wait::Answering);
+                let mut reply = connections.handler.answer(request, door).await;
                 if connections.draining.get() {
                     let close = HeaderValue::from_static("close");
                     reply.headers_mut().insert(CONNECTION, close);
                 }
-                waits.set(Some(connections.now.get()));
+                is_held.set(reply.extensions().get::<IsHeld>().is_some());
+                waits.set(Wait::Idle(connections.now.get()));
                 Ok::<_, Infallible>(reply)
             }
         });
         let connection = http1::Builder::new()
             .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .keep_alive(door == Door::Front)
+            .serve_connection(stream, service);
         let connection = graceful.watch(connection);
-        let task = tokio::task::spawn_local(async move {
+        let running = tokio::task::spawn_local(async move {
             let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
+        let _ = task.set(running.abort_handle());
         let open = Open {
-            waiting_since,
-            task: task.abort_handle(),
+            wait,
+            door,
+            since: Instant::now(),
+            task: running.abort_handle(),
         };
         self.open.borrow_mut().insert(number, open);
         Ok(())
+    }
+
+    /// Each of these connections asks one question, so whichever came first has asked nothing for longest.
+    fn make_room(&self, door: Door) {
+        let open = self.open.borrow();
+        let idle = open.iter().filter(|(_, open)| {
+            open.door == door
+                && open.wait.get() != Wait::Answering
+                && open.since.elapsed() >= BEFORE_CUT
+                && !open.task.is_finished()
+        });
+        if let Some((_, first)) = idle.min_by_key(|(number, _)| **number) {
+            first.task.abort();
+        }
     }
 }
 
@@ -225,22 +295,31 @@ impl Drop for Held {
     }
 }
 
+fn patience(config: &ServeConfig) -> Patience {
+    let ticks = |time: Duration| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX);
+    Patience {
+        idle: ticks(config.idle),
+        head: ticks(config.head),
+    }
+}
+
 /// Cuts the connections on which no whole request came for too long: idle ones, heads that trickle in, and
 /// clients that do not read their answer. hyper's own timer would be armed and disarmed at every request.
-async fn reap(connections: Rc<Connections>, idle: Duration) {
-    let idle_ticks = u32::try_from(idle.as_secs().max(1)).unwrap_or(u32::MAX);
+async fn reap(connections: Rc<Connections>, patience: Patience) {
     let mut ticks = tokio::time::interval(TICK);
+    // Time in which this thread did something else is none in which a client let it wait.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         connections.handler.tick();
         let now = connections.now.get() + 1;
         connections.now.set(now);
         for open in connections.open.borrow().values() {
-            if open
-                .waiting_since
-                .get()
-                .is_some_and(|since| now - since > idle_ticks)
-            {
+            let patience = match open.door {
+                Door::Front => patience,
+                Door::Extra | Door::Health => FOR_HEALTH,
+            };
+            if open.wait.get().is_too_long(now, patience) {
                 open.task.abort();
             }
         }

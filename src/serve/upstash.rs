@@ -2,26 +2,35 @@
 //! <https://upstash.com/docs/redis/features/restapi>.
 //!
 //! Enters: `["SET","key","value"]`, or an array of such commands. Leaves: `{"result":…}` or `{"error":"…"}` for
-//! each, in their order. Must not run anything that is not on its list.
+//! each, in their order. Must not run anything that is not on its list, nor pass off as a transaction what is none.
 
-use std::time::Duration;
+mod transaction;
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut as _, Bytes};
 use futures_util::future::join_all;
-use hyper::HeaderMap;
+use hyper::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{check_count, check_value, parse};
+use super::body::{check_count, check_value};
+use super::brief;
 use super::keys::Keys;
 use super::reply::Problem;
 use super::route::{Encoding, Limits, check_key, writes_are_off};
-use crate::store::{Batch, StoreError, TimeToLive};
+use super::words::{self, Word};
+use crate::store::{Batch, Held, Only, Room, StoreError, TimeToLive};
 use crate::units::parse_ttl;
 
+const NAMES: [&str; 7] = ["GET", "SET", "MGET", "MSET", "DEL", "EXISTS", "TTL"];
 /// What is answered to a command that is not on the list.
 const KNOWN: &str = "known here: GET, SET, MGET, MSET, DEL, EXISTS, TTL";
+
+/// What begins the only answer to a transaction that was not begun, as every server of the protocol says it.
+const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
 /// The encoding of text in answers; base64 is what the client libraries ask for by default.
 pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
@@ -31,66 +40,185 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
     }
 }
 
-/// Runs the commands of a `POST /pipeline`.
-///
-/// # Errors
-/// When the body as a whole is not an array of commands; what is wrong with one command is its own answer.
-pub(super) async fn pipeline(
-    body: &[u8],
-    keys: &Keys,
-    limits: Limits,
-    encoding: Encoding,
-) -> Result<Value, Problem> {
-    let commands: Vec<Vec<Value>> = parse(body)?;
-    let max = limits.max_keys_per_request;
-    check_count("the body", commands.len(), max)?;
-    let mut left = max;
-    let commands: Vec<_> = commands
-        .into_iter()
-        .map(|words| Command::parse(words, limits, &mut left))
-        .collect();
-    let commands = commands.into_iter();
-    if let Some(keys) = keys.in_order() {
-        let answers = commands.map(|command| answer(command, &keys, encoding));
-        return Ok(join_all(answers).await.into());
-    }
-    let mut in_turn = Vec::new();
-    for command in commands {
-        in_turn.push(answer(command, keys, encoding).await);
-    }
-    Ok(in_turn.into())
+/// What commands need to be answered.
+pub(super) struct Upstash<'a> {
+    pub(super) keys: &'a Keys,
+    pub(super) limits: Limits,
+    pub(super) encoding: Encoding,
+    /// Whether the page that the request comes from may write, if it comes from one.
+    pub(super) site: Result<(), Problem>,
+    pub(super) room: &'a Room,
+    /// All commands of a request together take no longer than one may.
+    pub(super) patience: Duration,
 }
 
-/// Runs the one command of a `POST /`; whether it succeeded.
-///
-/// # Errors
-/// When the body is no command at all.
-pub(super) async fn command(
-    body: &[u8],
-    keys: &Keys,
-    limits: Limits,
-    encoding: Encoding,
-) -> Result<(Value, bool), Problem> {
-    let words: Vec<Value> = parse(body)?;
-    let mut left = limits.max_keys_per_request;
-    let command = Command::parse(words, limits, &mut left);
-    let answer = answer(command, keys, encoding).await;
-    let succeeded = answer.get("error").is_none();
-    Ok((answer, succeeded))
+/// Answers to commands, ready to be sent.
+pub(super) struct Answered {
+    pub(super) json: Value,
+    pub(super) status: StatusCode,
+    /// What the answers take up until they are sent.
+    pub(super) held: Held,
 }
 
-async fn answer(command: Result<Command, String>, keys: &Keys, encoding: Encoding) -> Value {
-    let outcome = match command {
-        Ok(command) => command
-            .run(keys)
-            .await
-            .map_err(|error| format!("ERR {error}")),
-        Err(reason) => Err(reason),
+/// What came of one command: its result, or the error and the status that a request of this command alone has.
+type Outcome = Result<Value, (String, StatusCode)>;
+
+impl Upstash<'_> {
+    /// Runs the commands of a `POST /pipeline`. Its status is an error's when the store has failed all that it was given.
+    ///
+    /// # Errors
+    /// When the body as a whole is not an array of commands; what is wrong with one command is its own answer.
+    pub(super) async fn pipeline(&self, body: &[u8]) -> Result<Answered, Problem> {
+        let mut left = self.limits.max_keys_per_request;
+        let commands: Vec<_> = self
+            .commands(body)?
+            .into_iter()
+            .map(|words| Command::parse(words, self.limits, &mut left))
+            .collect();
+        let held = RefCell::new(self.room.hold());
+        let due = Instant::now() + self.patience;
+        let outcomes = if let Some(keys) = self.keys.in_order() {
+            let answers = commands
+                .into_iter()
+                .map(|command| self.answer(command, &keys, due, &held));
+            join_all(answers).await
+        } else {
+            let mut in_turn = Vec::new();
+            for command in commands {
+                in_turn.push(self.answer(command, self.keys, due, &held).await);
+            }
+            in_turn
+        };
+        Ok(Answered {
+            status: status_of_all(&outcomes),
+            json: outcomes.into_iter().map(into_json).collect(),
+            held: held.into_inner(),
+        })
+    }
+
+    /// Runs the one command of a `POST /`.
+    ///
+    /// # Errors
+    /// When the body is no command at all.
+    pub(super) async fn command(&self, body: &[u8]) -> Result<Answered, Problem> {
+        let max = self.limits.max_keys_per_request;
+        self.run(words::of_command(body, max)?).await
+    }
+
+    /// Runs a command whose words stand in the path, `/set/key/value?EX=60`, the last of them perhaps in the body.
+    ///
+    /// # Errors
+    /// When the words in the target are no text.
+    pub(super) async fn path(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        body: &[u8],
+    ) -> Result<Answered, Problem> {
+        self.run(words::of_target(path, query, body)?).await
+    }
+
+    /// The words of each command in an array of them.
+    fn commands(&self, body: &[u8]) -> Result<Vec<Vec<Word>>, Problem> {
+        let max = self.limits.max_keys_per_request;
+        let commands = words::of_pipeline(body, max)?;
+        check_count("the body", commands.len(), max)?;
+        for words in &commands {
+            self.check_site(words)?;
+        }
+        Ok(commands)
+    }
+
+    fn check_site(&self, words: &[Word]) -> Result<(), Problem> {
+        match &self.site {
+            Err(problem) if words::is_write(words) => Err(problem.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn run(&self, words: Vec<Word>) -> Result<Answered, Problem> {
+        self.check_site(&words)?;
+        let mut left = self.limits.max_keys_per_request;
+        let command = Command::parse(words, self.limits, &mut left);
+        let held = RefCell::new(self.room.hold());
+        let due = Instant::now() + self.patience;
+        let outcome = self.answer(command, self.keys, due, &held).await;
+        let status = match &outcome {
+            Ok(_) => StatusCode::OK,
+            Err((_, status)) => *status,
+        };
+        Ok(Answered {
+            json: into_json(outcome),
+            status,
+            held: held.into_inner(),
+        })
+    }
+
+    async fn answer(
+        &self,
+        command: Result<Command, String>,
+        keys: &Keys,
+        due: Instant,
+        held: &RefCell<Held>,
+    ) -> Outcome {
+        let command = command.map_err(refused)?;
+        let run = tokio::time::timeout_at(due.into(), command.run(keys)).await;
+        let run = run.unwrap_or(Err(StoreError::Timeout(self.patience)));
+        let answer = run.map_err(failed)?;
+        // As a value, as a string in JSON, and as a part of the whole answer.
+        self.told(answer, 3, &mut held.borrow_mut())
+    }
+
+    /// An answer as JSON, whose value is to be there so many times at once.
+    fn told(&self, answer: Answer, times: usize, held: &mut Held) -> Outcome {
+        let bytes = answer.bytes().saturating_mul(times);
+        if bytes > 0 {
+            self.room.add(held, bytes).map_err(failed)?;
+        }
+        answer.into_json(self.encoding).map_err(refused)
+    }
+}
+
+/// What was not asked for rightly, and the status of a request for that alone.
+fn refused(reason: String) -> (String, StatusCode) {
+    (reason, StatusCode::BAD_REQUEST)
+}
+
+/// What the store did not do, and the status of a request for that alone.
+fn failed(error: StoreError) -> (String, StatusCode) {
+    let text = match &error {
+        StoreError::Discarded(why) => format!("{ABORTED} ERR {why}"),
+        StoreError::CrossSlot => error.to_string(),
+        _ => format!("ERR {error}"),
     };
-    match outcome.and_then(|answer| answer.into_json(encoding)) {
-        Ok(result) => json!({ "result": result }),
-        Err(error) => json!({ "error": error }),
+    (text, Problem::from(error).status())
+}
+
+/// What is wrong with one command says nothing about the store, and so must not hide that it has failed all others.
+fn status_of_all(outcomes: &[Outcome]) -> StatusCode {
+    if outcomes.iter().any(Result::is_ok) {
+        return StatusCode::OK;
     }
+    let mut statuses = outcomes.iter().filter_map(|outcome| match outcome {
+        Err((_, status)) => Some(*status),
+        Ok(_) => None,
+    });
+    let failed = statuses.find(StatusCode::is_server_error);
+    failed.unwrap_or(StatusCode::OK)
+}
+
+fn into_json(outcome: Outcome) -> Value {
+    match outcome {
+        Ok(result) => json!({ "result": result }),
+        Err((error, _)) => json!({ "error": brief::message(error) }),
+    }
+}
+
+/// Whether a path's first segment is the name of a command.
+pub(super) fn is_command(path: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let name = path.split('/').next().unwrap_or_default();
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// A command that may run.
@@ -117,8 +245,8 @@ enum Answer {
 
 impl Command {
     /// Reads a command's words; `left` is how many keys the request may still name.
-    fn parse(words: Vec<Value>, limits: Limits, left: &mut usize) -> Result<Self, String> {
-        let mut words = words.into_iter().map(word);
+    fn parse(words: Vec<Word>, limits: Limits, left: &mut usize) -> Result<Self, String> {
+        let mut words = words.into_iter().map(Word::into_bytes);
         let name = words.next().ok_or("ERR the command is empty")??;
         let name = String::from_utf8_lossy(&name).to_ascii_uppercase();
         let words: Vec<Bytes> = words.collect::<Result<_, _>>()?;
@@ -133,7 +261,10 @@ impl Command {
             ("GET" | "TTL" | "SET" | "MSET" | "MGET" | "EXISTS" | "DEL", _) => {
                 return Err(format!("ERR wrong number of arguments for {name}"));
             }
-            _ => return Err(format!("ERR unknown command {name:?}; {KNOWN}")),
+            _ => {
+                let name = brief::text(&name);
+                return Err(format!("ERR unknown command {name:?}; {KNOWN}"));
+            }
         };
         if writes && !limits.allow_writes {
             return Err(format!("ERR {}", writes_are_off().detail()));
@@ -200,7 +331,7 @@ impl Command {
                 Answer::Done
             }
             Self::SetIfAbsent(key, value, ttl) => {
-                if keys.put_if_absent(key, value, ttl).await? {
+                if keys.put_if(Only::IfAbsent, key, value, ttl).await? {
                     Answer::Done
                 } else {
                     Answer::Value(None)
@@ -215,17 +346,30 @@ impl Command {
                 let values = keys.get_many(all).await?;
                 Answer::Number(values.iter().flatten().count().into())
             }
-            // After the documentation of TTL.
-            Self::Ttl(key) => Answer::Number(match keys.time_to_live(key).await? {
-                TimeToLive::Absent => (-2).into(),
-                TimeToLive::Forever => (-1).into(),
-                TimeToLive::Left(left) => (left.as_millis().div_ceil(1_000) as u64).into(),
-            }),
+            Self::Ttl(key) => Answer::left(keys.time_to_live(key).await?),
         })
     }
 }
 
 impl Answer {
+    /// After the documentation of TTL.
+    fn left(left: TimeToLive) -> Self {
+        Self::Number(match left {
+            TimeToLive::Absent => (-2).into(),
+            TimeToLive::Forever => (-1).into(),
+            TimeToLive::Left(left) => (left.as_millis().div_ceil(1_000) as u64).into(),
+        })
+    }
+
+    /// Bytes of its values.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Done | Self::Number(_) | Self::Value(None) => 0,
+            Self::Value(Some(value)) => value.len(),
+            Self::Values(values) => values.iter().flatten().map(Bytes::len).sum(),
+        }
+    }
+
     fn into_json(self, encoding: Encoding) -> Result<Value, String> {
         let text = |value: Option<Bytes>| match (value, encoding) {
             (None, _) => Ok(Value::Null),
@@ -244,17 +388,6 @@ impl Answer {
     }
 }
 
-/// A word of a command: text as it is, numbers and booleans as JSON writes them.
-fn word(value: Value) -> Result<Bytes, String> {
-    match value {
-        Value::String(text) => Ok(text.into()),
-        Value::Number(_) | Value::Bool(_) => Ok(value.to_string().into()),
-        Value::Null | Value::Array(_) | Value::Object(_) => {
-            Err(format!("ERR {value} is no argument; give text or numbers"))
-        }
-    }
-}
-
 /// `EX seconds`, `PX milliseconds` and `NX`, in any order and case.
 fn set_options(words: &[Bytes]) -> Result<(Option<Duration>, bool), String> {
     let (mut ttl, mut if_absent) = (None, false);
@@ -269,10 +402,12 @@ fn set_options(words: &[Bytes]) -> Result<(Option<Duration>, bool), String> {
                 let parsed = parse_ttl(&format!("{number}{suffix}")).ok();
                 let parsed = parsed.filter(|_| digits && !number.is_empty());
                 ttl = Some(parsed.ok_or_else(|| {
+                    let number = brief::text(&number);
                     format!("ERR {unit} {number:?} is no number from 1 to ten years")
                 })?);
             }
             other => {
+                let other = brief::text(other);
                 return Err(format!("ERR SET {other:?}; known here: EX, PX and NX"));
             }
         }
@@ -293,90 +428,14 @@ pub(super) fn fuzz(bytes: &[u8], max: usize) {
         Ok(command) => assert!((1..=max).contains(&command.keys())),
         Err(reason) => assert!(reason.starts_with("ERR "), "{reason}"),
     };
-    if let Ok(commands) = parse::<Vec<Vec<Value>>>(bytes) {
+    if let Ok(commands) = words::of_pipeline(bytes, max) {
+        assert!(commands.len() <= max);
         commands.into_iter().for_each(&mut parsed);
     }
-    if let Ok(words) = parse::<Vec<Value>>(bytes) {
+    if let Ok(words) = words::of_command(bytes, max) {
         parsed(words);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits {
-        allow_writes: true,
-        upstash: true,
-        max_keys_per_request: 4,
-    };
-
-    fn parse_command(words: Value, limits: Limits) -> Result<Command, String> {
-        let words = serde_json::from_value(words).expect("an array");
-        Command::parse(words, limits, &mut limits.max_keys_per_request.clone())
-    }
-
-    #[test]
-    fn options_of_set_are_understood_in_any_order() {
-        let words = json!(["set", "k", 7, "nx", "PX", 1500]);
-        let Ok(Command::SetIfAbsent(key, value, ttl)) = parse_command(words, LIMITS) else {
-            panic!("not understood");
-        };
-        assert_eq!((&key[..], &value[..]), (&b"k"[..], &b"7"[..]));
-        assert_eq!(ttl, Some(Duration::from_millis(1_500)));
-    }
-
-    #[test]
-    fn what_is_not_on_the_list_or_not_allowed_says_so() {
-        let read_only = Limits {
-            allow_writes: false,
-            ..LIMITS
-        };
-        for (words, expected) in [
-            (json!([]), "empty"),
-            (json!(["FLUSHALL"]), "unknown command \"FLUSHALL\""),
-            (json!(["GET"]), "number of arguments for GET"),
-            (json!(["GET", "a", "b"]), "number of arguments"),
-            (json!(["MSET", "a"]), "number of arguments"),
-            (json!(["GET", ["a"]]), "no argument"),
-            (json!(["GET", ""]), "1 to 511 bytes"),
-            (json!(["SET", "a", "1", "EX"]), "EX \"\""),
-            (json!(["SET", "a", "1", "EX", -1]), "EX \"-1\""),
-            (json!(["SET", "a", "1", "EX", "5m"]), "EX \"5m\""),
-            (json!(["SET", "a", "1", "PX", 0]), "PX \"0\""),
-            (json!(["MSET", "", "1"]), "1 to 511 bytes"),
-            (json!(["SET", "a", "1", "XX"]), "\"XX\""),
-            (json!(["MGET", 1, 2, 3, 4, 5]), "at most 4 keys"),
-        ] {
-            let error = parse_command(words, LIMITS).expect_err(expected);
-            assert!(
-                error.starts_with("ERR ") && error.contains(expected),
-                "{error}"
-            );
-        }
-        for words in [
-            json!(["SET", "a", "1"]),
-            json!(["MSET", "a", "1"]),
-            json!(["DEL", "a"]),
-        ] {
-            let error = parse_command(words, read_only).expect_err("no writes");
-            assert!(error.contains("--allow-writes"), "{error}");
-        }
-        assert!(parse_command(json!(["mget", "a", "b"]), read_only).is_ok());
-    }
-
-    #[test]
-    fn answers_are_text_or_base64_but_ok_is_always_itself() {
-        let binary = || Answer::Values(vec![Some(Bytes::from_static(b"\xff")), None]);
-        assert_eq!(
-            binary().into_json(Encoding::Base64),
-            Ok(json!(["/w==", null]))
-        );
-        assert!(binary().into_json(Encoding::Text).is_err());
-        assert_eq!(Answer::Done.into_json(Encoding::Base64), Ok(json!("OK")));
-        assert_eq!(
-            Answer::Number((-2).into()).into_json(Encoding::Text),
-            Ok(json!(-2))
-        );
-    }
-}
+mod tests;

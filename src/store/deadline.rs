@@ -78,7 +78,22 @@ impl Deadline {
     /// The output of `future`, or `None` when it is not ready in time.
     ///
     /// It is borrowed, because moving it costs as much as what it does.
-    pub(super) async fn limit<F: Future>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
+    pub(super) async fn limit<F: Future>(&self, future: Pin<&mut F>) -> Option<F::Output> {
+        self.limit_until(&mut None, future).await
+    }
+
+    /// As [`Deadline::limit`], for the parts of one whole: the time begins with the first of them that has to wait,
+    /// which leaves its end in `due` for the others.
+    pub(super) async fn limit_until<F: Future>(
+        &self,
+        due: &mut Option<Instant>,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        if let Some(due) = *due {
+            // Out of turn, and so rare that a timer of its own does no harm.
+            let limited = Box::pin(tokio::time::timeout_at(due.into(), future));
+            return limited.await.ok();
+        }
         let mut place = None;
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -87,20 +102,24 @@ impl Deadline {
             match &place {
                 Some(place) if Place::is_over(place, context) => return Poll::Ready(None),
                 Some(_) => {}
-                None => place = Some(self.enter(context)),
+                None => {
+                    let end = Instant::now() + self.timeout;
+                    *due = Some(end);
+                    place = Some(self.enter(end, context));
+                }
             }
             Poll::Pending
         })
         .await
     }
 
-    fn enter(&self, context: &Context<'_>) -> Place<'_> {
+    fn enter(&self, due: Instant, context: &Context<'_>) -> Place<'_> {
         let mut queue = self.shared.lock();
         if queue.waits.is_empty() {
             self.shared.not_empty.notify_one();
         }
         queue.waits.push_back(Wait {
-            due: Instant::now() + self.timeout,
+            due,
             waker: Some(context.waker().clone()),
         });
         Place {
@@ -221,6 +240,21 @@ mod tests {
             assert!(began.elapsed() >= SOON);
         }
         assert_eq!(waiting(&deadline), 0);
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_one_whole_share_their_time() {
+        let deadline = Deadline::start(SOON);
+        let (began, mut due) = (Instant::now(), None);
+        let first = tokio::time::sleep(SOON / 2);
+        assert_eq!(deadline.limit_until(&mut due, pin!(first)).await, Some(()));
+        let end = due.expect("it had to wait");
+        assert!(end >= began + SOON);
+        let second = pin!(pending::<()>());
+        assert_eq!(deadline.limit_until(&mut due, second).await, None);
+        assert_eq!(due, Some(end));
+        let at_once = pin!(ready(3));
+        assert_eq!(deadline.limit_until(&mut due, at_once).await, Some(3));
     }
 
     #[tokio::test]

@@ -1,28 +1,30 @@
 //! The store: one client for whatever answers the key operations.
 //!
 //! Enters: keys and values as bytes, a [`StoreConfig`]. Leaves: values, counts, or a [`StoreError`] that
-//! callers branch on. Must not know what a record is; only the two files beside this one name the crates
+//! callers branch on. Must not know what a record is; only the two folders beside this file name the crates
 //! that do the work.
 
 mod deadline;
 mod dragonfly;
 mod embedded;
 mod key_list;
+mod note;
+mod room;
+mod transaction;
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::cli::Reads;
-use crate::config::{StoreConfig, StoreUrl};
-use crate::units::ValueSize;
+use crate::config::{Fetch, StoreConfig, StoreUrl};
 
 use dragonfly::Dragonfly;
 
-pub use key_list::{KeyBuffer, KeyList};
-
-/// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
-pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
+pub use key_list::{Distinct, KeyBuffer, KeyList};
+pub use note::{DATASET_KEY, DatasetInfo, NotedSize, State};
+pub use room::{Held, Room};
+pub use transaction::{Executed, Gave, Step};
 
 /// Why an operation was not done.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,6 +42,26 @@ pub enum StoreError {
     /// The store has no room: `maxmemory`, the map size or the disk.
     #[error("the store is full: {0}")]
     Full(String),
+    /// What was asked for does not fit in what may be held here at once.
+    #[error(
+        "the answer has {needed} bytes, which do not fit in what this server may hold, {all} in all (--max-held); ask \
+         for fewer keys, or later"
+    )]
+    NoRoom {
+        /// What this answer needed, as far as that is known, in bytes.
+        needed: usize,
+        /// All that may be held, in bytes.
+        all: usize,
+    },
+    /// The store took one command of a transaction not even into its queue, and so did nothing of it; what it said.
+    #[error("nothing of the transaction was done: {0}")]
+    Discarded(Box<StoreError>),
+    /// Only keys that are together on one node of a cluster can change together.
+    #[error(
+        "CROSSSLOT Keys in request don't hash to the same slot; in a cluster all keys of a transaction need one, by the \
+         same {{tag}} in each"
+    )]
+    CrossSlot,
     /// The store answered that it will not do this.
     #[error("the store refused: {0}")]
     Refused(String),
@@ -92,6 +114,19 @@ impl Batch {
         self.buffer.len()
     }
 
+    /// The entries in order.
+    fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(key_end, value_end)| {
+            let entry = (
+                &self.buffer[start..key_end],
+                &self.buffer[key_end..value_end],
+            );
+            start = value_end;
+            entry
+        })
+    }
+
     /// The entries in order, without copying.
     fn into_entries(self) -> impl ExactSizeIterator<Item = (Bytes, Bytes)> {
         let buffer = self.buffer.freeze();
@@ -105,6 +140,15 @@ impl Batch {
             entry
         })
     }
+}
+
+/// When a key is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// While it is absent.
+    IfAbsent,
+    /// While it is there.
+    IfPresent,
 }
 
 /// What the store tells about itself; `None` where it does not.
@@ -128,6 +172,15 @@ pub struct StoreStats {
     pub key_reads: Option<u64>,
     /// Threads that execute commands.
     pub threads: Option<u64>,
+    /// Keys removed for want of memory since the store started.
+    #[serde(skip)]
+    pub evicted_keys: Option<u64>,
+    /// Which keys it removes when it is full, in its own word.
+    #[serde(skip)]
+    pub eviction_policy: Option<String>,
+    /// Another one after every start of the server, or of one of a cluster's.
+    #[serde(skip)]
+    pub incarnation: Option<String>,
 }
 
 /// What the store tells about one key; `None` where it does not.
@@ -179,69 +232,6 @@ pub struct Page {
     pub next: Option<Bytes>,
 }
 
-/// What `seed` loaded, kept beside the data under [`DATASET_KEY`] so that nobody has to repeat it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DatasetInfo {
-    /// The indexes are `0..keys`.
-    pub keys: u64,
-    /// What stands before the index in each key.
-    pub key_prefix: String,
-    /// Bytes of the records.
-    pub value_size: NotedSize,
-    /// The seed that the records follow from.
-    pub seed: u64,
-    /// Version byte of the record format.
-    pub record_version: u8,
-    /// How far an unfinished load has come: the positions below are acknowledged. `None`: all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loaded: Option<u64>,
-    /// The positions are not the indexes, but shuffled.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub shuffled: bool,
-}
-
-/// A [`ValueSize`] as it is noted: a number when all are the same. What another version
-/// noted stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
-pub enum NotedSize {
-    /// All of so many bytes.
-    Bytes(u64),
-    /// A range or a distribution.
-    Text(String),
-}
-
-impl From<ValueSize> for NotedSize {
-    fn from(size: ValueSize) -> Self {
-        match size {
-            ValueSize::Fixed(bytes) => Self::Bytes(bytes as u64),
-            size => Self::Text(size.to_string()),
-        }
-    }
-}
-
-impl std::fmt::Display for NotedSize {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "{bytes}"),
-            Self::Text(text) => f.write_str(text),
-        }
-    }
-}
-
-impl DatasetInfo {
-    /// Whether both say the same of every index that both have, however many that are.
-    #[must_use]
-    pub fn has_shape_of(&self, other: &Self) -> bool {
-        let shape = |info: &Self| Self {
-            keys: 0,
-            loaded: None,
-            ..info.clone()
-        };
-        shape(self) == shape(other)
-    }
-}
-
 /// How the store is going to be used, which decides what it may trade for speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
@@ -274,11 +264,15 @@ impl Store {
     pub async fn open(config: &StoreConfig, usage: Usage) -> Result<Self, StoreError> {
         let engine = match &config.url {
             StoreUrl::Embedded(folder) => {
-                Engine::Embedded(embedded::Embedded::open(folder, usage, config.timeout)?)
+                let store = embedded::Embedded::open(folder, usage, config.timeout)?;
+                Engine::Embedded(match usage {
+                    Usage::Serve | Usage::Load => store.swept(),
+                    Usage::Look => store,
+                })
             }
             StoreUrl::Tcp(_) | StoreUrl::Unix(_) => {
                 // A look or two is worth no second connection.
-                Engine::Dragonfly(Dragonfly::connect(config, Reads::Fred).await?)
+                Engine::Dragonfly(Dragonfly::connect(config, Reads::Fred, &Room::default()).await?)
             }
         };
         Ok(Self(engine))
@@ -289,22 +283,46 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub async fn for_this_runtime(&self, config: &StoreConfig) -> Result<Self, StoreError> {
+        self.within(config, &Room::default()).await
+    }
+
+    /// As [`Store::for_this_runtime`]. What is read by the connection made for that has its place in `room` before it
+    /// comes; other ways to read know how large a value is only when it is there.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn within(&self, config: &StoreConfig, room: &Room) -> Result<Self, StoreError> {
         match &self.0 {
             // LMDB may be opened only once in a process.
             Engine::Embedded(_) => Ok(self.clone()),
-            Engine::Dragonfly(_) => {
-                let store = Dragonfly::connect(config, config.reads).await?;
+            Engine::Dragonfly(store) => {
+                // Asked once; and no two threads read in different ways.
+                let config = StoreConfig {
+                    fetch: Some(store.fetch()),
+                    ..config.clone()
+                };
+                let store = Dragonfly::connect(&config, config.reads, room).await?;
                 Ok(Self(Engine::Dragonfly(store)))
             }
         }
     }
 
     /// The values of `keys` in their order, `None` for a miss: one command or as many as keys, by the
-    /// configured [`Fetch`](crate::cli::Fetch), and as many key operations as keys.
+    /// [`Store::fetch`], and as many key operations as keys.
     pub async fn get_many(&self, keys: impl KeyList) -> Result<Vec<Option<Bytes>>, StoreError> {
         match &self.0 {
             Engine::Dragonfly(store) => store.get_many(keys).await,
             Engine::Embedded(store) => store.get_many(&keys.into_keys()),
+        }
+    }
+
+    /// How it reads several keys.
+    #[must_use]
+    pub fn fetch(&self) -> Fetch {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.fetch(),
+            // All in one transaction.
+            Engine::Embedded(_) => Fetch::Mget,
         }
     }
 
@@ -329,16 +347,17 @@ impl Store {
         }
     }
 
-    /// Writes one key unless it is there already; whether it was written.
-    pub async fn put_if_absent(
+    /// Writes one key if it is there already, or if it is not; whether it was written.
+    pub async fn put_if(
         &self,
+        only: Only,
         key: Bytes,
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
         match &self.0 {
-            Engine::Dragonfly(store) => Box::pin(store.put_if_absent(key, value, ttl)).await,
-            Engine::Embedded(store) => store.put_if_absent(key, value, ttl).await,
+            Engine::Dragonfly(store) => Box::pin(store.put_if(only, key, value, ttl)).await,
+            Engine::Embedded(store) => store.put_if(only, key, value, ttl).await,
         }
     }
 
@@ -367,6 +386,15 @@ impl Store {
         }
     }
 
+    /// Whether a part of the keys can be read when the others cannot: of a cluster, those of any master that is up.
+    #[must_use]
+    pub fn is_partly_up(&self) -> bool {
+        match &self.0 {
+            Engine::Dragonfly(store) => store.is_partly_up(),
+            Engine::Embedded(_) => false,
+        }
+    }
+
     /// How many connections stand; those to all masters of a cluster count as one.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -392,6 +420,19 @@ impl Store {
         match &self.0 {
             Engine::Dragonfly(store) => Box::pin(store.delete(keys)).await,
             Engine::Embedded(store) => store.delete(keys).await,
+        }
+    }
+
+    /// Does all steps or none of them, in their order, and nothing of anybody else's in between. What is read has its
+    /// place in `room` before it comes.
+    ///
+    /// # Errors
+    /// `Discarded` and `CrossSlot` when nothing was done. After `Timeout` and `Unavailable` either all was, or nothing,
+    /// or all will be.
+    pub async fn transaction(&self, steps: Vec<Step>, room: &Room) -> Result<Executed, StoreError> {
+        match &self.0 {
+            Engine::Dragonfly(store) => Box::pin(store.transaction(steps, room)).await,
+            Engine::Embedded(store) => store.transaction(steps, room).await,
         }
     }
 
@@ -427,30 +468,6 @@ impl Store {
             Engine::Embedded(store) => store.sync().await,
         }
     }
-
-    /// What is known of a complete dataset; `None` when `seed` noted nothing that can be read, or is not done.
-    pub async fn dataset(&self) -> Result<Option<DatasetInfo>, StoreError> {
-        let note = self.dataset_note().await?;
-        Ok(note.filter(|info| info.loaded.is_none()))
-    }
-
-    /// What `seed` noted last, perhaps in the middle of a load.
-    pub async fn dataset_note(&self) -> Result<Option<DatasetInfo>, StoreError> {
-        let values = self.get_many(Bytes::from_static(DATASET_KEY)).await?;
-        let bytes = values.into_iter().next().flatten();
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
-    }
-
-    /// Notes what the dataset is; the note lives as long as the keys.
-    pub async fn put_dataset(
-        &self,
-        info: &DatasetInfo,
-        ttl: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(info).expect("plain fields are always JSON");
-        self.put(Bytes::from_static(DATASET_KEY), json.into(), ttl)
-            .await
-    }
 }
 
 /// Takes any bytes for answers of a server; panics where it must not.
@@ -471,6 +488,8 @@ mod tests {
         batch.push(|key| key.put_slice(b"a"), |value| value.put_slice(b"one"));
         batch.push(|key| key.put_slice(b"bb"), |_| ());
         assert_eq!((batch.len(), batch.bytes()), (2, 6));
+        let seen: Vec<_> = batch.entries().collect();
+        assert_eq!(seen, [(&b"a"[..], &b"one"[..]), (b"bb", b"")]);
         let entries: Vec<_> = batch.into_entries().collect();
         assert_eq!(entries[0], (Bytes::from("a"), Bytes::from("one")));
         assert_eq!(entries[1], (Bytes::from("bb"), Bytes::new()));

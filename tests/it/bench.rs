@@ -60,7 +60,7 @@ fn target(answer: impl Fn() -> Option<Vec<u8>> + Send + Clone + 'static) -> Sock
     address
 }
 
-const STATS: &str = r#"{"engine":"made up","total_keys":10,"dataset":{"keys":10,"key_prefix":"k","value_size":1,"seed":1,"record_version":1}}"#;
+const STATS: &str = r#"{"engine":"made up","total_keys":10,"dataset":{"keys":10,"key_prefix":"k","value_size":256,"seed":1,"record_version":1}}"#;
 
 fn http(body: &str) -> Vec<u8> {
     format!(
@@ -121,21 +121,34 @@ fn keys_that_are_not_there_make_the_run_invalid() {
         results["reason"]
             .as_str()
             .expect("text")
-            .contains("were not there")
+            .contains("keys missing")
     );
     assert_balanced(&results);
 }
 
 #[test]
 fn wrong_answers_make_the_run_invalid() {
-    for body in [r#"[{"id":99}]"#, "[]", "ok", r#"[{"id":1},{"id":2}]"#] {
+    for (body, verify) in [
+        (r#"[{"id":99}]"#, "0.01"),
+        ("[]", "0.01"),
+        ("ok", "0.01"),
+        (r#"[{"id":1},{"id":2}]"#, "0.01"),
+        ("[{}]", "0"),
+        ("[{}]", "1"),
+        ("[1]", "0"),
+    ] {
         let address = target(move || Some(http(body)));
-        let more = format!("--rps 200 --duration 1s {ONE_KEY}");
+        let more = format!("--rps 200 --duration 1s --verify {verify} {ONE_KEY}");
         let (code, results) = bench(&format!("http://{address}"), &more);
         assert_eq!(
             (code, &results["verdict"]),
             (3, &Value::from("INVALID")),
             "{body}"
+        );
+        let reason = results["reason"].as_str().expect("text");
+        assert!(
+            reason.contains("were not what was asked for"),
+            "{body}: {reason}"
         );
         assert_balanced(&results);
     }

@@ -3,9 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-use crate::support::{PATIENCE, Serve, Server, Store, eventually, seed};
+use crate::support::{PATIENCE, Serve, Server, Store, connections_to_have, eventually, seed};
 
 /// Sends bytes on a connection of their own, and reads until serve ends it.
 fn exchange(serve: &Serve, bytes: &[u8]) -> String {
@@ -265,73 +263,9 @@ fn a_name_from_outside_is_not_answered_to_unless_a_token_or_a_setting_lets_it_in
 }
 
 #[test]
-fn bodies_that_never_come_take_nothing_from_those_that_do() {
-    let store = Server::start();
-    let serve = Serve::start(&store.url(), "--allow-writes --max-held 64MiB");
-    // More than could ever be held if each had all that it announces.
-    let stalled: Vec<TcpStream> = (0..400)
-        .map(|key| {
-            let mut stream = TcpStream::connect(serve.address).expect("serve accepts");
-            let head = format!(
-                "PUT /v1/keys/{key} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\nx"
-            );
-            stream.write_all(head.as_bytes()).expect("written");
-            stream
-        })
-        .collect();
-    assert_eq!(serve.request("PUT", "/v1/keys/whole", b"v").status, 204);
-    drop(stalled);
-}
-
-#[test]
-fn clients_that_do_not_take_their_large_answers_leave_the_small_ones_to_others() {
-    let store = Server::start();
-    let serve = Serve::start(
-        &store.url(),
-        "--allow-writes --max-held 64MiB --store-timeout 10s",
-    );
-    let value = vec![b'v'; 1024 * 1024];
-    assert_eq!(serve.request("PUT", "/v1/keys/large", &value).status, 204);
-    let of = |keys: usize| format!("/v1/keys?{}", vec!["k=large"; keys].join("&"));
-    // 30 MiB each, of 64.
-    let mut untaken: Vec<TcpStream> = (0..2)
-        .map(|_| {
-            let mut stream = serve.start_get(&of(30));
-            let mut begun = [0; 12];
-            stream.read_exact(&mut begun).expect("an answer begins");
-            assert_eq!(&begun, b"HTTP/1.1 200");
-            stream
-        })
-        .collect();
-    let refused = serve.get(&of(20));
-    assert_eq!(
-        (refused.status, refused.header("retry-after")),
-        (503, Some("1"))
-    );
-    assert_eq!(serve.get("/v1/keys/absent").status, 404);
-    untaken.pop();
-    eventually("room again", || {
-        (serve.get(&of(20)).status == 200).then_some(())
-    });
-    // What cannot be held at all is not a matter of time.
-    let refused = serve.get(&of(65));
-    assert_eq!(refused.status, 422, "{}", refused.text());
-    assert!(refused.text().contains("fewer keys"), "{}", refused.text());
-}
-
-#[test]
 fn ten_thousand_idle_connections_leave_the_others_their_answers() {
     // This process holds one end of each.
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
-    let files = limit.maximum.unwrap_or(u64::MAX);
-    let wanted = 10_000.min(files.saturating_sub(1_000)) as usize;
+    let wanted = connections_to_have(10_000);
     let store = Server::start();
     seed(&store.url(), 100, "");
     let serve = Serve::start(&store.url(), "");

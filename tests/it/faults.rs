@@ -1,18 +1,20 @@
 //! The store dies, freezes and returns: nothing hangs, nothing is hidden, all recover by themselves.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Process, Reply, Serve, Server, Store, assert_balanced, eventually, free_port, json, json_file,
-    kvpoc, seed, start, stderr,
+    Process, Reply, Serve, Server, Store, WAYS_TO_READ, assert_balanced, command, eventually,
+    free_port, json, json_file, kvpoc, seed, start, stderr,
 };
 
 #[test]
 fn a_store_that_dies_and_returns_costs_errors_and_nothing_else() {
     let mut store = Server::start();
     seed(&store.url(), 1_000, "");
+    store.keep();
     let serve = Serve::start(&store.url(), "");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bench.json");
@@ -49,6 +51,28 @@ fn a_store_that_dies_and_returns_costs_errors_and_nothing_else() {
 }
 
 #[test]
+fn a_store_that_returns_without_its_data_has_no_answers_of_before() {
+    let mut store = Server::start();
+    seed(&store.url(), 100, "");
+    let serve = Serve::start(&store.url(), "--allow-writes");
+    assert_eq!(serve.get("/user/session/1").status, 200);
+    assert_eq!(serve.get("/stats").json()["total_keys"], 101);
+    store.kill();
+    store.lose_data();
+    store.start_again();
+    eventually("a miss", || {
+        (serve.get("/user/session/1").status == 404).then_some(())
+    });
+    eventually("a key", || {
+        (serve.request("PUT", "/v1/keys/k", b"v").status == 204).then_some(())
+    });
+    eventually("the keys of now", || {
+        let stats = serve.get("/stats").json();
+        (stats["total_keys"] == 1 && stats["dataset"].is_null()).then_some(())
+    });
+}
+
+#[test]
 fn a_frozen_store_is_answered_for_within_the_deadline() {
     let store = Server::start();
     seed(&store.url(), 1_000, "");
@@ -69,6 +93,7 @@ fn a_frozen_store_is_answered_for_within_the_deadline() {
 fn a_store_that_stays_frozen_under_load_is_refused_at_once_and_used_again_when_it_thaws() {
     let store = Server::start();
     seed(&store.url(), 1_000, "");
+    store.keep();
     let serve = Serve::start(&store.url(), "--store-timeout 50ms --threads 1");
     store.process().signal(Signal::STOP);
     // Enough missed deadlines in a row, and the server no longer waits for each.
@@ -109,14 +134,18 @@ fn values_that_read_like_messages_are_served_like_any_other() {
         ] {
             let value = format!(r#"{{"status":"active","word":"{word}"}}"#);
             serve.request("PUT", "/v1/keys/user:session:1", word.as_bytes());
-            serve.request("PUT", "/v1/keys/user:session:2", value.as_bytes());
-            for ids in ["1,2", "1,2,2", "1,2,2,2", "1,2,2,2,2", "1,2,2,2,2,2"] {
+            for id in 2..=6 {
+                let key = format!("/v1/keys/user:session:{id}");
+                serve.request("PUT", &key, value.as_bytes());
+            }
+            for ids in ["1,2", "1,2,3", "1,2,3,4", "1,2,3,4,5", "1,2,3,4,5,6"] {
+                let sessions = serve.get(&format!("/user/sessions?ids={ids}")).json();
                 // The word is no session, and is said to be none.
-                assert_eq!(
-                    serve.get(&format!("/user/sessions?ids={ids}")).status,
-                    502,
-                    "{word} {ids}"
-                );
+                assert!(sessions[0]["error"].is_string(), "{word} {ids}: {sessions}");
+                let others = sessions.as_array().expect("a list").iter().skip(1);
+                for session in others {
+                    assert_eq!(session["word"], word, "{ids}: {sessions}");
+                }
                 // Whatever came before, each answer belongs to its own question.
                 assert_eq!(serve.get("/user/session/2").json()["word"], word);
                 assert_eq!(serve.get("/v1/keys/user:session:1").body, word.as_bytes());
@@ -128,7 +157,7 @@ fn values_that_read_like_messages_are_served_like_any_other() {
 #[test]
 fn a_full_store_fails_the_load_with_its_own_words() {
     let store = Server::start();
-    assert_eq!(store.ask("CONFIG SET maxmemory 3mb"), "+OK\r\n");
+    store.limit_memory(Some("3mb"));
     let output = kvpoc(&format!(
         "seed --store {} --keys 100k --retry-for 500ms",
         store.url()
@@ -166,22 +195,120 @@ fn a_store_that_dies_during_a_load_fails_it_and_loses_nothing_acknowledged() {
         .trim()
         .parse()
         .expect("a count");
+    if store.engine.is_dragonfly() {
+        // All of it is gone, and so is the note: nothing says that any of it were there.
+        assert_eq!(held, 0);
+        let summary = seed(&store.url(), 1_000, "--resume --verify");
+        assert_eq!(summary["resumed_from"], 0, "{summary}");
+        return;
+    }
     assert!(held >= acknowledged, "{held} of {acknowledged}");
 }
 
 #[test]
 fn without_a_store_the_message_gives_two_ways_on() {
     let url = format!("redis://127.0.0.1:{}", free_port());
-    for line in ["seed --keys 1", "serve --port 0", "inspect key"] {
+    for line in [
+        "seed --keys 1 --retry-for 0s",
+        "serve --port 0 --wait-for-store 0s",
+        "serve --port 0 --wait-for-store 500ms",
+        "inspect key",
+    ] {
         let output = kvpoc(&format!("{line} --store {url}"));
         assert_eq!(output.status.code(), Some(69), "{line}");
         let text = stderr(&output);
-        assert!(text.starts_with("error: ") && text.contains(&url), "{text}");
+        assert!(text.contains("error: ") && text.contains(&url), "{text}");
         assert!(
             text.contains("scripts/dragonfly") && text.contains("embedded:"),
             "{text}"
         );
+        // In words for people, not for programmers.
+        assert!(
+            text.contains("connection refused") && !text.contains("Os {"),
+            "{text}"
+        );
     }
+}
+
+#[test]
+fn a_server_that_is_started_before_its_store_serves_as_soon_as_it_comes() {
+    let mut store = Server::slow_to_load(100);
+    seed(&store.url(), 5_000, "--batch 1 --in-flight 100");
+    store.keep();
+    store.kill();
+    for way in WAYS_TO_READ {
+        let line = format!("serve --port 0 --store {} {way}", store.url());
+        let mut command = command(&line);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let serve = Serve::from_process(command.spawn().expect("it starts"));
+        let status = |target: &str| serve.get(target).status;
+        assert_eq!((status("/livez"), status("/readyz")), (200, 503), "{way}");
+        for target in ["/user/session/1", "/stats", "/v1/keys?k=a"] {
+            assert_eq!(status(target), 503, "{way} {target}");
+        }
+        let told = serve.get("/dashboard.json").json()["store_error"].clone();
+        let told = told.as_str().expect("a reason");
+        assert!(told.contains("the store cannot be reached"), "{told}");
+        // First it still reads its data.
+        store.begin_again();
+        eventually("the store to be found", || {
+            (status("/readyz") == 200).then_some(())
+        });
+        assert_eq!(status("/user/session/1"), 200, "{way}");
+        store.kill();
+        eventually("the store to be missed", || {
+            (status("/readyz") == 503).then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(3));
+        store.begin_again();
+        eventually("recovery", || {
+            (status("/user/session/1") == 200).then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        serve.process.signal(Signal::TERM);
+        let log = serve.log_to_its_end();
+        let count = |text: &str| log.matches(text).count();
+        assert_eq!(count("answered 503 until it is there"), 1, "{way}: {log}");
+        assert_eq!(count("the store is there: "), 1, "{way}: {log}");
+        assert_eq!(
+            count("answered 503 or 504 until it is back"),
+            1,
+            "{way}: {log}"
+        );
+        assert_eq!(count("is back after "), 1, "{way}: {log}");
+        assert_eq!(count("WARN"), 2, "{way}: {log}");
+        store.kill();
+    }
+}
+
+#[test]
+fn a_script_leaves_a_server_alone_that_it_did_not_start() {
+    let stranger = Server::start();
+    assert_eq!(stranger.ask("SET precious kept"), "+OK\r\n");
+    let script = format!(
+        "source {}/scripts/common.sh\n\
+         first_port={port}\n\
+         start_store \"$(command -v {engine})\"\n\
+         must_be_ours \"$store_pid\" \"$port\"\n\
+         [ \"$port\" != {port} ] && echo elsewhere\n\
+         must_be_ours \"$store_pid\" {port}\n\
+         echo flushed",
+        env!("CARGO_MANIFEST_DIR"),
+        port = stranger.port,
+        engine = stranger.engine.program()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output();
+    let output = output.expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        (&*said, output.status.code()),
+        ("elsewhere\n", Some(69)),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(stranger.ask("GET precious"), "$4\r\nkept\r\n");
 }
 
 fn start_bench(serve: &Serve, file: &std::path::Path) -> Process {

@@ -32,7 +32,8 @@ fn the_whole_flow_works_on_every_store() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("bench.json");
         let (target, file_name) = (serve.url(), file.display());
-        let load = "--rps 500 --duration 2s --warmup 500ms --connections 8 --max-lag 10s";
+        let load =
+            "--rps 500 --duration 2s --warmup 500ms --connections 8 --max-lag 10s --slo p99=none";
         let bench = kvpoc(&format!(
             "bench --target {target} {load} --json {file_name}"
         ));
@@ -45,9 +46,11 @@ fn the_whole_flow_works_on_every_store() {
         assert_eq!(results["conditions"]["keys"], KEYS);
         // A busy machine may be too slow for the claim, but never wrong.
         let verdict = results["verdict"].as_str().expect("a verdict");
-        assert!(["PASS", "TARGET_MISSED"].contains(&verdict), "{results}");
-        let code = i32::from(verdict != "PASS");
-        assert_eq!(bench.status.code(), Some(code), "{results}");
+        let verdicts = ["PASS", "TARGET_MISSED", "GENERATOR_LIMITED"];
+        let code = verdicts.iter().position(|name| *name == verdict);
+        let code = code.and_then(|code| i32::try_from(code).ok());
+        assert!(code.is_some(), "{}", results["reason"]);
+        assert_eq!(bench.status.code(), code, "{}", results["reason"]);
         assert!(stdout(&bench).contains(&format!("Verdict: {verdict}")));
 
         let inspected = expect_code(&format!("inspect user:session:7 --json --store {url}"), 0);

@@ -92,3 +92,16 @@ fn looking_never_asks_for_all_keys_and_reads_no_large_value() {
         assert!(!commands.contains(never), "{commands}");
     }
 }
+
+#[test]
+fn memory_that_a_store_does_not_tell_is_not_said_to_be_none() {
+    let server = Server::start();
+    assert_eq!(server.ask("SET short b"), "+OK\r\n");
+    let url = server.url();
+    let found = json(&expect_code(
+        &format!("inspect short --json --store {url}"),
+        0,
+    ));
+    assert_eq!(found["size_bytes"], 1);
+    assert_ne!(found["memory_bytes"], 0, "{found}");
+}

@@ -6,12 +6,18 @@ use std::process::{Output, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
+use crate::engine::Engine;
 use crate::support::{
     Serve, Server, command, eventually, free_port, json, kvpoc, seed, stderr, stdout,
 };
 
 /// Certificates in a folder: `ca.pem`, `server.pem` and `client.pem` with their keys, and `other.pem`, of another CA.
 fn certificates() -> TempDir {
+    certificates_for(&["localhost", "127.0.0.1"])
+}
+
+/// The same for servers of these names.
+pub(crate) fn certificates_for(names: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).expect("written");
@@ -28,7 +34,7 @@ fn certificates() -> TempDir {
     ca("other.pem");
     let issuer = ca("ca.pem");
     for name in ["server", "client"] {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
@@ -39,24 +45,46 @@ fn certificates() -> TempDir {
     folder
 }
 
-/// A server with TLS on a second port, and that port.
-fn tls_server(folder: &Path, ask_clients: &str) -> (Server, u16) {
+/// A server with TLS on a second port, that port, and what it has to be shown besides a certificate.
+fn tls_server(folder: &Path, ask_clients: &str) -> (Server, u16, String) {
     let (port, folder) = (free_port(), folder.display());
-    let server = Server::start_with(&format!(
+    let engine = Engine::here();
+    if engine.is_dragonfly() {
+        return tls_dragonfly(port, &folder.to_string(), ask_clients == "yes");
+    }
+    let settings = format!(
         "--tls-port {port} --tls-ca-cert-file {folder}/ca.pem --tls-cert-file {folder}/server.pem \
          --tls-key-file {folder}/server-key.pem --tls-auth-clients {ask_clients}"
-    ));
-    (server, port)
+    );
+    (Server::start_on(engine, &settings), port, String::new())
+}
+
+/// It wants a certificate of its clients where it has a CA, else a password; its only port without TLS is the one of its
+/// administrator.
+fn tls_dragonfly(port: u16, folder: &str, asks_clients: bool) -> (Server, u16, String) {
+    let file = format!("{folder}/password");
+    std::fs::write(&file, PASSWORD).expect("written");
+    let (wanted, shown) = if asks_clients {
+        (format!("--tls_ca_cert_file {folder}/ca.pem"), String::new())
+    } else {
+        let shown = format!("--store-password-file {file}");
+        (format!("--requirepass {PASSWORD}"), shown)
+    };
+    let settings = format!(
+        "--tls --tls_cert_file {folder}/server.pem --tls_key_file {folder}/server-key.pem {wanted} \
+         --no_tls_on_admin_port --admin_nopass"
+    );
+    (Server::behind_tls(port, &settings), port, shown)
 }
 
 #[test]
 fn a_store_behind_tls_is_used_if_its_certificate_is_trusted() {
     let folder = certificates();
-    let (_server, port) = tls_server(folder.path(), "no");
+    let (_server, port, login) = tls_server(folder.path(), "no");
     let file = |name: &str| folder.path().join(name).display().to_string();
     for host in ["localhost", "127.0.0.1"] {
         let url = format!("rediss://{host}:{port}");
-        let trusted = format!("--store-tls-ca {}", file("ca.pem"));
+        let trusted = format!("--store-tls-ca {} {login}", file("ca.pem"));
         let summary = seed(&url, 1_000, &format!("--verify {trusted}"));
         assert_eq!(summary["verification"]["checked"], 1_000);
         let serve = Serve::start(&url, &trusted);
@@ -91,9 +119,43 @@ fn a_store_behind_tls_is_used_if_its_certificate_is_trusted() {
 }
 
 #[test]
+fn keys_are_read_over_a_connection_of_their_own_with_tls_too() {
+    let folder = certificates();
+    let (server, port, login) = tls_server(folder.path(), "no");
+    let ca = folder.path().join("ca.pem").display().to_string();
+    let url = format!("rediss://localhost:{port}");
+    let trusted = format!("--store-tls-ca {ca} {login}");
+    seed(&url, 2_000, &trusted);
+    for (way, connections) in [("direct", 2), ("fred", 1)] {
+        let serve = Serve::start(
+            &url,
+            &format!("--threads 1 --store-reads {way} --allow-writes {trusted}"),
+        );
+        assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+        // Many records of TLS in either direction, and pieces of them.
+        let value = vec![b'x'; 1_000_000];
+        assert_eq!(serve.request("PUT", "/v1/keys/large", &value).status, 204);
+        assert!(serve.get("/v1/keys/large").body == value);
+        let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let found = serve.get(&format!("/user/sessions?ids={}", ids.join(",")));
+        let found = found.json();
+        let found = found["sessions"]
+            .as_array()
+            .or(found.as_array())
+            .map(Vec::len);
+        assert_eq!(found, Some(100), "{way}");
+        // One more has had its look at the store when serve began.
+        let list = server.ask("CLIENT LIST");
+        let encrypted = format!("laddr=127.0.0.1:{port} ");
+        let inside = list.lines().filter(|line| line.contains(&encrypted));
+        assert_eq!(inside.count(), 1 + connections, "{way}: {list}");
+    }
+}
+
+#[test]
 fn a_store_that_asks_for_a_certificate_is_shown_one() {
     let folder = certificates();
-    let (_server, port) = tls_server(folder.path(), "yes");
+    let (_server, port, _) = tls_server(folder.path(), "yes");
     let file = |name: &str| folder.path().join(name).display().to_string();
     let url = format!("rediss://127.0.0.1:{port}");
     let trusted = format!("--store-tls-ca {}", file("ca.pem"));
@@ -181,10 +243,10 @@ fn a_user_is_let_in_with_its_password_which_is_printed_nowhere() {
 
 #[test]
 fn the_connection_that_reads_is_let_in_to_the_same_database() {
-    let server = Server::start();
-    let url = server.url() + "/3";
-    seed(&url, 10, "");
     for (way, connections) in [("direct", 2), ("fred", 1)] {
+        let server = Server::start();
+        let url = server.url() + "/3";
+        seed(&url, 10, "");
         let password = server.ask(&format!("CONFIG SET requirepass {PASSWORD}"));
         assert_eq!(password, "+OK\r\n");
         let line = format!("serve --port 0 --threads 1 --store {url} --store-reads {way}");
@@ -195,10 +257,8 @@ fn the_connection_that_reads_is_let_in_to_the_same_database() {
             .spawn();
         let serve = Serve::from_process(serve.expect("the program starts"));
         assert_eq!(serve.get("/user/session/7").json()["id"], 7);
-        let admin = format!("AUTH {PASSWORD}\r\nCONFIG SET requirepass \"\"");
-        assert!(server.ask(&admin).starts_with("+OK\r\n"));
         // One more has had its look at the store when serve began.
-        let list = server.ask("CLIENT LIST");
+        let list = server.ask_as(PASSWORD, "CLIENT LIST");
         let inside = list.lines().filter(|line| line.contains("db=3")).count();
         assert_eq!(inside, 1 + connections, "{way}: {list}");
     }
@@ -289,11 +349,59 @@ fn no_secret_is_in_any_output_log_report_or_metric() {
 
 #[test]
 fn a_store_behind_sentinels_is_found_again_after_its_master_dies() {
-    let mut master = Server::start();
-    let replica = Server::start_with(&format!(
-        "--replicaof 127.0.0.1 {} --repl-diskless-sync-delay 0",
-        master.port
-    ));
+    for way in ["direct", "fred"] {
+        a_master_dies_behind_sentinels(way);
+    }
+}
+
+fn a_master_dies_behind_sentinels(way: &str) {
+    let (mut master, replica, sentinel, _settings) = behind_a_sentinel();
+    let url = format!("redis-sentinel://127.0.0.1:{}/mine", sentinel.port);
+    let serve = Serve::start(
+        &url,
+        &format!("--threads 1 --allow-writes --fetch mget --store-reads {way}"),
+    );
+    assert_eq!(serve.get("/user/session/7").json()["id"], 7);
+    // fred asks a master for its role first, and then nothing more where another connection reads.
+    let unread = master.clients_whose_last_command_is("role").len();
+    if !master.engine.is_dragonfly() {
+        assert_eq!(unread, usize::from(way == "direct"), "{way}");
+    }
+    master.kill();
+    eventually("the new master", || {
+        (serve.get("/user/session/7").status == 200).then_some(())
+    });
+    let put = || serve.request("PUT", "/v1/keys/new", b"x").status;
+    eventually("a write", || (put() == 204).then_some(()));
+    assert_eq!(replica.ask("EXISTS new"), ":1\r\n");
+    let summary = seed(&url, 1_000, "--resume --verify");
+    assert_eq!(summary["verification"]["checked"], 1_000);
+}
+
+#[test]
+fn keys_are_read_again_after_a_master_behind_sentinels_has_frozen() {
+    let (master, replica, sentinel, _settings) = behind_a_sentinel();
+    let url = format!("redis-sentinel://127.0.0.1:{}/mine", sentinel.port);
+    let serve = Serve::start(&url, "");
+    assert_eq!(serve.get("/user/session/7").status, 200);
+    master.process().signal(rustix::process::Signal::STOP);
+    let status = || serve.get("/user/session/7").status;
+    eventually("an error", || (status() != 200).then_some(()));
+    eventually("the new master", || (status() == 200).then_some(()));
+    assert!(replica.ask("ROLE").contains("master"));
+}
+
+/// A master with a thousand records, its replica, and who watches them, with the folder of its settings.
+fn behind_a_sentinel() -> (Server, Server, Server, TempDir) {
+    let master = Server::start();
+    let settings = match master.engine {
+        Engine::Dragonfly => format!("--replicaof 127.0.0.1:{}", master.port),
+        Engine::Valkey | Engine::Redis => format!(
+            "--replicaof 127.0.0.1 {} --repl-diskless-sync-delay 0",
+            master.port
+        ),
+    };
+    let replica = Server::start_on(master.engine, &settings);
     seed(&master.url(), 1_000, "");
     eventually("the replica to have all", || {
         (replica.ask("DBSIZE") == ":1001\r\n").then_some(())
@@ -312,17 +420,5 @@ fn a_store_behind_sentinels_is_found_again_after_its_master_dies() {
         let known = sentinel.ask("SENTINEL REPLICAS mine");
         known.contains(&replica.port.to_string()).then_some(())
     });
-
-    let url = format!("redis-sentinel://127.0.0.1:{port}/mine");
-    let serve = Serve::start(&url, "--allow-writes");
-    assert_eq!(serve.get("/user/session/7").json()["id"], 7);
-    master.kill();
-    eventually("the new master", || {
-        (serve.get("/user/session/7").status == 200).then_some(())
-    });
-    let put = || serve.request("PUT", "/v1/keys/new", b"x").status;
-    eventually("a write", || (put() == 204).then_some(()));
-    assert_eq!(replica.ask("EXISTS new"), ":1\r\n");
-    let summary = seed(&url, 1_000, "--resume --verify");
-    assert_eq!(summary["verification"]["checked"], 1_000);
+    (master, replica, sentinel, folder)
 }

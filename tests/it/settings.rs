@@ -39,6 +39,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("seed --json=perhaps", "--json"),
     ("seed --sync batch", "appendfsync"),
     ("serve --port 70000", "--port"),
+    ("serve --health-port 70000", "--health-port"),
+    (
+        "serve --port 8080 --health-port 8080",
+        "give another, or leave it out",
+    ),
     ("serve --bind localhost", "--bind"),
     ("serve --threads 5000", "--threads"),
     ("serve --allow-writes=maybe", "--allow-writes"),
@@ -55,6 +60,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("bench --shard 4/4", "0/4 to 3/4"),
     ("bench --shard 1", "INDEX/COUNT"),
     ("bench --shard 0/2 --find-max", "--shard"),
+    ("bench --sweep 5k..45k", "FROM..TO/STEP"),
+    ("bench --sweep 5k,6k --stages 5:5s", "--stages"),
+    ("bench --find-max --compare a.json", "--compare"),
+    ("bench --abort=maybe", "--abort"),
     ("bench --start-at noon", "a moment in UTC"),
     ("bench --start-at 2020-01-01T00:00:00Z", "the next day"),
     ("bench --merge a.json --out b", "--out"),
@@ -186,6 +195,7 @@ fn help_shows_examples_and_exit_codes_and_goes_to_standard_output() {
         ("--help", "Exit codes:"),
         ("seed --help", "kvpoc seed --keys 10000000"),
         ("serve --help", "kvpoc serve --port 8080"),
+        ("serve --help", "kvpoc serve --port 8080 --health-port 8081"),
         ("bench --help", "kvpoc bench --rps 20000"),
         ("inspect --help", "kvpoc inspect user:session:42"),
         ("--version", "kvpoc 0.1.0"),
@@ -195,4 +205,35 @@ fn help_shows_examples_and_exit_codes_and_goes_to_standard_output() {
         assert!(stdout(&output).contains(expected), "{}", stdout(&output));
     }
     assert_eq!(kvpoc("").status.code(), Some(64));
+}
+
+#[test]
+fn what_kubernetes_says_of_a_service_named_kvpoc_is_no_port_of_this_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let run = |value: &str, more: &str| {
+        let store = folder.path().display();
+        // A host that is no address of this machine: it ends in any case.
+        let line = format!("serve --bind 192.0.2.1 --store embedded:{store} {more}");
+        let mut command = command(&line);
+        let output = command.env("KVPOC_PORT", value).output().expect("it runs");
+        (output.status.code(), stderr(&output))
+    };
+    let (code, text) = run("tcp://10.96.0.17:8080", "");
+    assert_eq!(code, Some(69), "{text}");
+    assert!(text.contains("192.0.2.1:8080"), "{text}");
+    let (_, text) = run("tcp://10.96.0.17:8080", &format!("--port {port}"));
+    assert!(text.contains(&format!("192.0.2.1:{port}")), "{text}");
+    let mut command = command(&format!(
+        "serve --bind 192.0.2.1 --port {port} --store embedded:{}",
+        folder.path().display()
+    ));
+    let output = command
+        .env("KVPOC_HEALTH_PORT", "tcp://10.96.0.17:8081")
+        .output();
+    let text = stderr(&output.expect("it runs"));
+    assert!(text.contains(&format!("192.0.2.1:{port}")), "{text}");
+    let (code, text) = run("http", "");
+    assert_eq!(code, Some(64), "{text}");
 }

@@ -23,7 +23,7 @@ fn four_generators_give_one_verdict_over_all_that_they_did() {
     let start_at = humantime::format_rfc3339_seconds(start_at);
     let load = format!(
         "--target {} --rps 801 --duration 2s --warmup 500ms --connections 4 --max-lag 10s --verify 1 \
-         --slo rate=0% --start-at {start_at}",
+         --slo rate=0%,p99=none --start-at {start_at}",
         serve.url()
     );
     let mut generators: Vec<_> = (0..SHARDS)
@@ -77,10 +77,57 @@ fn four_generators_give_one_verdict_over_all_that_they_did() {
     assert_eq!(merged["conditions"]["generators"], SHARDS);
     assert_eq!(merged["conditions"]["connections"], 4 * SHARDS);
 
+    // What the load has no part of cannot be bounded, as in a run.
+    for slo in ["stage2.p99=1us", "write.p99=1us"] {
+        let output = kvpoc(&format!("bench --merge {} --slo {slo}", files.join(" ")));
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--slo: "), "{}", stderr(&output));
+    }
+
     // A shard less is no whole, and neither is one twice.
     for files in [&files[1..], &[&files[..3], &files[..1]].concat()] {
         let output = kvpoc(&format!("bench --merge {}", files.join(" ")));
         assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
         assert!(stderr(&output).contains("shard"), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn generators_whose_clocks_differ_give_no_verdict() {
+    let store = &Store::all()[0];
+    seed(&store.url(), 100, "");
+    let serve = Serve::start(&store.url(), "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let now = SystemTime::now();
+    // They begin so long after one another as their clocks would differ.
+    let files = [(0, 4), (1, 7)].map(|(index, after_s)| {
+        let start_at = humantime::format_rfc3339_seconds(now + Duration::from_secs(after_s));
+        let file = folder.path().join(format!("{index}.json"));
+        expect_code(
+            &format!(
+                "bench --target {} --rps 100 --duration 1s --warmup 0s --max-lag 10s --slo rate=0%,p99=none \
+                 --start-at {start_at} --shard {index}/2 --json {}",
+                serve.url(),
+                file.display()
+            ),
+            0,
+        );
+        file
+    });
+    let merged = format!(
+        "bench --merge {} {}",
+        files[0].display(),
+        files[1].display()
+    );
+    let text = expect_code(&merged, 3);
+    assert!(text.contains("began 3.0 s after another"), "{text}");
+    // As the second one would have written it with a clock that is three seconds behind.
+    let [first, mut second] = files.each_ref().map(|file| json_file(file));
+    second["evidence"]["started_at_ms"] = first["evidence"]["started_at_ms"].clone();
+    std::fs::write(&files[1], second.to_string()).expect("it is written");
+    let text = expect_code(&merged, 3);
+    assert!(
+        text.contains("by the target's clock one generator began at least "),
+        "{text}"
+    );
 }

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+pub(crate) use crate::server::{Server, Store};
 
 /// No step of any test takes this long, whatever the machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -85,18 +86,22 @@ pub(crate) fn start_until(line: &str, text: &str) -> (Process, String) {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process(command.spawn().expect("the program starts"));
     let pipe = process.0.stderr.take().expect("a pipe");
-    let (found, finds) = std::sync::mpsc::channel();
-    let wanted = text.to_owned();
+    let (said, hears) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         // Read to its end, so that the program never waits for us.
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            if line.contains(&wanted) {
-                let _ = found.send(line);
-            }
+            let _ = said.send(line);
         }
     });
-    let line = finds.recv_timeout(PATIENCE);
-    let line = line.unwrap_or_else(|_| panic!("never came: {text}"));
+    let (started, mut before) = (Instant::now(), String::new());
+    let line = loop {
+        let left = PATIENCE.saturating_sub(started.elapsed());
+        match hears.recv_timeout(left) {
+            Ok(line) if line.contains(text) => break line,
+            Ok(line) => before += &(line + "\n"),
+            Err(error) => panic!("never came: {text}: {error}; before: {before}"),
+        }
+    };
     (process, line)
 }
 
@@ -131,31 +136,6 @@ impl Drop for Process {
     }
 }
 
-/// A store to test against.
-pub(crate) enum Store {
-    /// A server process.
-    Server(Server),
-    /// A folder.
-    Embedded(TempDir),
-}
-
-impl Store {
-    /// One of each kind.
-    pub(crate) fn all() -> [Self; 2] {
-        [
-            Self::Server(Server::start()),
-            Self::Embedded(tempfile::tempdir().expect("a folder")),
-        ]
-    }
-
-    pub(crate) fn url(&self) -> String {
-        match self {
-            Self::Server(server) => server.url(),
-            Self::Embedded(folder) => format!("embedded:{}", folder.path().display()),
-        }
-    }
-}
-
 /// Every way in which serve reads keys from a single server.
 pub(crate) const WAYS_TO_READ: [&str; 4] = [
     "--fetch mget",
@@ -164,141 +144,29 @@ pub(crate) const WAYS_TO_READ: [&str; 4] = [
     "--fetch pipeline --store-reads fred",
 ];
 
-/// A server of the Redis protocol on a free port of loopback. Its data survives a kill.
-pub(crate) struct Server {
-    pub(crate) port: u16,
-    folder: TempDir,
-    settings: Vec<String>,
-    process: Option<Process>,
-}
-
-impl Server {
-    pub(crate) fn start() -> Self {
-        Self::start_with("")
-    }
-
-    /// With settings of its own, each `--name value`.
-    pub(crate) fn start_with(settings: &str) -> Self {
-        let mut server = Self {
-            port: free_port(),
-            folder: tempfile::tempdir().expect("a folder"),
-            settings: settings.split_whitespace().map(str::to_owned).collect(),
-            process: None,
-        };
-        server.start_again();
-        server
-    }
-
-    /// A sentinel on `port`, by its own settings file, which it writes to.
-    pub(crate) fn sentinel(settings: &Path, port: u16) -> Self {
-        let mut command = Command::new(redis_like());
-        command
-            .arg(settings)
-            .arg("--sentinel")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let sentinel = Self {
-            port,
-            folder: tempfile::tempdir().expect("a folder"),
-            settings: Vec::new(),
-            process: Some(Process(command.spawn().expect("the sentinel starts"))),
-        };
-        sentinel.answers();
-        sentinel
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub(crate) fn process(&self) -> &Process {
-        self.process.as_ref().expect("the server runs")
-    }
-
-    /// SIGKILL, as a crash.
-    pub(crate) fn kill(&mut self) {
-        self.process = None;
-    }
-
-    /// In the place of the killed server, waits for somebody who connects, and sends them away.
-    pub(crate) fn refuse_one_connection(&self) {
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("the port is free");
-        listener.set_nonblocking(true).expect("a socket");
-        eventually("a connection", || listener.accept().ok());
-    }
-
-    pub(crate) fn start_again(&mut self) {
-        self.begin_again();
-        self.answers();
-    }
-
-    /// Starts it, and does not wait until it answers.
-    pub(crate) fn begin_again(&mut self) {
-        let port = self.port.to_string();
-        let mut command = Command::new(redis_like());
-        command
-            .args(["--bind", "127.0.0.1", "--port", &port, "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "no"])
-            .args(&self.settings)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.process = Some(Process(command.spawn().expect("the store starts")));
-    }
-
-    fn answers(&self) {
-        eventually("the store's answer", || {
-            (self.ask("PING") == "+PONG\r\n").then_some(())
-        });
-    }
-
-    /// The ids of the clients that asked for this last.
-    pub(crate) fn clients_whose_last_command_is(&self, command: &str) -> Vec<u64> {
-        let list = self.ask("CLIENT LIST");
-        let field = |line: &str, name: &str| {
-            let mut fields = line.split_whitespace();
-            fields
-                .find_map(|field| field.strip_prefix(name))
-                .map(str::to_owned)
-        };
-        list.lines()
-            .filter(|line| field(line, "cmd=").as_deref() == Some(command))
-            .filter_map(|line| field(line, "id=")?.parse().ok())
-            .collect()
-    }
-
-    /// Sends one inline command, and gives the first bytes of the answer.
-    pub(crate) fn ask(&self, line: &str) -> String {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(format!("{line}\r\n").as_bytes())?;
-            let mut answer = [0; 4_096];
-            let length = stream.read(&mut answer)?;
-            Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-        };
-        ask().unwrap_or_default()
-    }
-}
-
-/// The server program to test against. Dragonfly keeps no append-only file, which the fault tests need.
-fn redis_like() -> &'static str {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    ["valkey-server", "redis-server"]
-        .into_iter()
-        .find(|name| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
-        .expect("no redis-server on PATH; scripts/test installs one")
-}
-
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }
 
+/// So many connections, or as many as this process may hold its ends of beside all else.
+pub(crate) fn connections_to_have(wanted: u64) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = limit.maximum.unwrap_or(u64::MAX);
+    wanted.min(files.saturating_sub(1_000)) as usize
+}
+
 /// A running `kvpoc serve` on a free port.
 pub(crate) struct Serve {
     pub(crate) address: SocketAddr,
+    /// Where it answers only for its health, if it does.
+    pub(crate) health: Option<SocketAddr>,
     pub(crate) process: Process,
 }
 
@@ -325,7 +193,16 @@ impl Serve {
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        Self { address, process }
+        let health = line.rsplit_once("; health http://");
+        let health = health.map(|(_, rest)| {
+            let health = rest.trim_end().trim_end_matches(')');
+            health.parse().expect("an address")
+        });
+        Self {
+            address,
+            health,
+            process,
+        }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::Results;
+use crate::bench::judge::results::Results;
 use crate::units::{grouped, human_us};
 
 /// One figure of both runs.
@@ -56,7 +56,7 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 17] = [
+const CONDITIONS: [&str; 19] = [
     "stages",
     "shard",
     "generators",
@@ -70,6 +70,8 @@ const CONDITIONS: [&str; 17] = [
     "cpu_count",
     "store_engine",
     "store_version",
+    "store_threads",
+    "fetch",
     "keys",
     "keys_per_request",
     "workload",

@@ -3,55 +3,55 @@
 //! Enters: results and series. Leaves: files, whose folder and names were checked before the run. Must not
 //! fail for a reason that could have been known before.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use serde_json::Value;
 
-use super::{Results, html};
-use crate::bench::watch::{Point, Series};
+use super::destination::{Destination, both, check_folder, write_all};
+use super::html;
+use crate::bench::judge::results::Results;
+use crate::bench::judge::series::{Point, Series};
 use crate::config::Outputs;
 
 /// Steps of each halving of the distance to 100 %, as `HdrHistogram`'s own tools print it.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
+/// What `--out` writes, in the order of [`forms`].
+const NAMES: [&str; 5] = [
+    "report.json",
+    "report.html",
+    "latency.hlog",
+    "latency.hgrm",
+    "series.csv",
+];
+
 /// Files that can be written and wait for their contents.
 pub(in crate::bench) struct Files {
-    json: Option<File>,
-    folder: Option<PathBuf>,
+    json: Option<Destination>,
+    /// One for each of [`NAMES`], or none.
+    folder: Vec<Destination>,
 }
 
 impl Files {
-    /// Opens what is asked for.
+    /// Finds out whether what is asked for can be written.
     ///
     /// # Errors
     /// When a file or the folder cannot be written.
     pub(in crate::bench) fn create(outputs: &Outputs) -> anyhow::Result<Self> {
         let file = outputs.json.as_ref().filter(|_| !outputs.json_on_stdout());
-        let json = file.map(|file| {
-            open(file).with_context(|| format!("cannot write --json {}", file.display()))
-        });
-        if let Some(folder) = &outputs.out {
-            std::fs::create_dir_all(folder)
-                .and_then(|()| open(&folder.join("report.json")))
-                .with_context(|| format!("cannot write to --out {}", folder.display()))?;
-        }
-        Ok(Self {
-            json: json.transpose()?,
-            folder: outputs.out.clone(),
-        })
+        let json = file.map(|file| Destination::check("--json", file));
+        let json = json.transpose()?;
+        let folder = check_folder(outputs.out.as_deref(), &NAMES)?;
+        Ok(Self { json, folder })
     }
 
-    /// Fills them.
+    /// Fills them; one setting that fails takes nothing from the other.
     ///
     /// # Errors
-    /// When the disk is full, or somebody took the folder away.
+    /// When the disk is full, or somebody took the folder away. No file is half the new one then.
     pub(in crate::bench) fn write(
         self,
         results: &Results,
@@ -59,46 +59,36 @@ impl Files {
         earlier: Option<&Value>,
     ) -> anyhow::Result<()> {
         let json = super::json(results)?;
-        if let Some(mut file) = self.json {
-            file.set_len(0)
-                .and_then(|()| file.write_all(json.as_bytes()))
-                .context("writing --json")?;
-        }
-        let Some(folder) = self.folder else {
-            return Ok(());
+        let single = self
+            .json
+            .map_or(Ok(()), |file| file.stage(json.as_bytes())?.finish());
+        let folder = if self.folder.is_empty() {
+            Ok(())
+        } else {
+            forms(json, results, series, earlier).and_then(|forms| write_all(self.folder, &forms))
         };
-        let heading = format!("{}: {}", results.verdict.name(), results.reason);
-        let page = html::page(&heading, results, series, earlier, false);
-        let hlog = interval_log(results, series)?;
-        let all = series.latency_us.as_ref();
-        for (name, bytes) in [
-            ("report.json", json.into_bytes()),
-            ("report.html", page.into_bytes()),
-            ("latency.hlog", hlog),
-            (
-                "latency.hgrm",
-                all.map(percentiles).unwrap_or_default().into_bytes(),
-            ),
-            ("series.csv", csv(&series.points)?.into_bytes()),
-        ] {
-            write(&folder, name, &bytes)?;
-        }
-        Ok(())
+        both(single, folder)
     }
 }
 
-/// Shows that a file can be written, and leaves what it holds: there may be no run to replace it.
-fn open(file: &Path) -> std::io::Result<File> {
-    File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(file)
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let file = folder.join(name);
-    std::fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))
+/// The contents of each of [`NAMES`].
+fn forms(
+    json: String,
+    results: &Results,
+    series: &Series,
+    earlier: Option<&Value>,
+) -> anyhow::Result<[Vec<u8>; NAMES.len()]> {
+    let heading = format!("{}: {}", results.verdict.name(), results.reason);
+    let page = html::page(&heading, results, series, earlier, false);
+    let hlog = interval_log(results, series)?;
+    let percentiles = series.latency_us.as_ref().map(percentiles);
+    Ok([
+        json.into_bytes(),
+        page.into_bytes(),
+        hlog,
+        percentiles.unwrap_or_default().into_bytes(),
+        csv(&series.points)?.into_bytes(),
+    ])
 }
 
 /// The measured seconds as `HdrHistogram`'s interval log, version 1.3. Values are microseconds, and the column

@@ -7,24 +7,26 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::svg::{Axes, Line, chart};
-use super::{Percentiles, Requests, Results, compare};
-use crate::bench::watch::{Point, Series};
+use super::charts::{by_percentile, in_flight_chart, lag_chart, latency_chart, rate_chart};
+use super::{compare, text};
+use crate::bench::judge::criteria::Measured;
+use crate::bench::judge::results::{Percentiles, Requests, Results};
+use crate::bench::judge::series::Series;
 use crate::units::{grouped, human_us};
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1b1f24;--bg:#fff;--dim:#667;--grid:#dde;--a:#0b62c4;--b:#c2410c;--c:#7c3aed;--good:#15803d;--bad:#b91c1c}
 @media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#14171a;--dim:#99a;--grid:#2c3238;--a:#6cb2ff;--b:#ff9d66;--c:#c4a1ff;--good:#4ade80;--bad:#f87171}}
 body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;max-width:1400px;padding:1rem}
 h1{font-size:1.3rem;margin:.2rem 0}h2{font-size:1rem;margin:1.2rem 0 .3rem}
 .PASS{color:var(--good)}.TARGET_MISSED,.GENERATOR_LIMITED,.INVALID{color:var(--bad)}
-section{min-width:0}td:last-child{overflow-wrap:break-word}
-main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:0 2rem}
+section{min-width:0;overflow-x:auto}td:last-child{overflow-wrap:break-word}td:nth-child(n+2):not(:nth-child(2):last-child){white-space:nowrap}
+main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,600px),1fr));gap:0 2rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.15rem .4rem;border-bottom:1px solid var(--grid)}th:first-child,td:first-child{text-align:left}
 svg{width:100%;height:auto}svg text{fill:var(--dim);font-size:11px}.grid{stroke:var(--grid)}
 polyline{fill:none;stroke-width:1.6;stroke:currentColor}.a{color:var(--a)}.b{color:var(--b)}.c{color:var(--c)}.d{color:var(--dim);stroke-width:4;stroke-opacity:.4}
-.legend{margin:0;font-size:.85rem}.legend span::before{content:'— '}.note{color:var(--dim);font-size:.85rem}
+.shade{fill:var(--grid);fill-opacity:.5}.legend{margin:0;font-size:.85rem}.legend span::before{content:'— '}.note{color:var(--dim);font-size:.85rem}
 @media print{body{max-width:none}section{break-inside:avoid}}
 ";
 
@@ -51,6 +53,7 @@ pub(in crate::bench) fn page(
         escaped(heading),
         headline(results),
     );
+    section(&mut html, "Objectives", &objectives(results));
     section(
         &mut html,
         "Latency by percentile",
@@ -69,6 +72,7 @@ pub(in crate::bench) fn page(
     );
     section(&mut html, "Generator lag", &lag_chart(&series.points));
     section(&mut html, "Where the latency comes from", &times(results));
+    section(&mut html, "Stages and operations", &stages(results));
     section(&mut html, "Ledger", &ledger(results));
     if let Some(earlier) = earlier {
         section(
@@ -102,137 +106,7 @@ fn section(html: &mut String, title: &str, body: &str) {
     let _ = write!(html, "<section><h2>{title}</h2>{body}</section>");
 }
 
-/// The horizontal axis counts nines: 0 is the median of nothing, 1 is 90 %, 2 is 99 %.
-fn by_percentile(series: &Series, earlier: Option<&Value>) -> String {
-    let nines = |quantile: f64| -(1.0 - quantile).log10();
-    let mut points = Vec::new();
-    if let Some(latency) = &series.latency_us {
-        let deepest = (latency.len().max(10) as f64).log10();
-        let steps = (deepest * 20.0) as u32;
-        points.extend((0..=steps).map(|step| {
-            let place = f64::from(step) / 20.0;
-            (
-                place,
-                latency.value_at_quantile(1.0 - 10.0_f64.powf(-place)) as f64,
-            )
-        }));
-    }
-    let mut lines = vec![line("this run", "a", points)];
-    if let Some(earlier) = earlier {
-        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
-        let found = |(name, quantile): (&str, f64)| {
-            let us = earlier["latency_us"][name].as_f64()?;
-            Some((nines(quantile), us))
-        };
-        lines.push(line(
-            "earlier run",
-            "b",
-            quantiles.into_iter().filter_map(found).collect(),
-        ));
-    }
-    let marks = [
-        (0.5, "50 %"),
-        (0.9, "90 %"),
-        (0.99, "99 %"),
-        (0.999, "99.9 %"),
-        (0.9999, "99.99 %"),
-        (0.99999, "99.999 %"),
-    ];
-    let axes = Axes {
-        x_marks: marks
-            .map(|(quantile, name)| (nines(quantile), name.to_owned()))
-            .to_vec(),
-        x_name: "percentile",
-        ..time_axes()
-    };
-    chart(&axes, &lines)
-}
-
-fn rate_chart(points: &[Point]) -> String {
-    let lines = [
-        over_time("asked for", "d", points, |point| point.target_rps),
-        over_time("answered well", "a", points, |point| point.ok as f64),
-        over_time("failed", "b", points, |point| point.failed as f64),
-    ];
-    let axes = Axes {
-        y_log: false,
-        y_name: "requests/s",
-        y_shown: |value| grouped(value.round() as u64),
-        ..seconds_axes(points)
-    };
-    chart(&axes, &lines)
-}
-
-fn latency_chart(points: &[Point]) -> String {
-    let lines = [
-        over_time("p50", "a", points, |point| point.p50_us as f64),
-        over_time("p99", "c", points, |point| point.p99_us as f64),
-        over_time("p99.9", "b", points, |point| point.p999_us as f64),
-    ];
-    chart(&seconds_axes(points), &lines)
-}
-
-fn lag_chart(points: &[Point]) -> String {
-    let lines = [over_time("lag p99", "c", points, |point| {
-        point.lag_p99_us as f64
-    })];
-    chart(&seconds_axes(points), &lines)
-}
-
-fn in_flight_chart(points: &[Point]) -> String {
-    let lines = [over_time("in flight", "a", points, |point| {
-        point.in_flight as f64
-    })];
-    let axes = Axes {
-        y_log: false,
-        y_name: "requests in flight",
-        y_shown: |value| grouped(value.round() as u64),
-        ..seconds_axes(points)
-    };
-    chart(&axes, &lines)
-}
-
-fn line(name: &str, class: &'static str, points: Vec<(f64, f64)>) -> Line {
-    Line {
-        name: name.into(),
-        class,
-        points,
-    }
-}
-
-fn over_time(name: &str, class: &'static str, points: &[Point], value: fn(&Point) -> f64) -> Line {
-    let points = points
-        .iter()
-        .map(|point| (point.second as f64, value(point)));
-    line(name, class, points.collect())
-}
-
-fn time_axes() -> Axes {
-    Axes {
-        x_marks: Vec::new(),
-        x_name: "",
-        y_log: true,
-        y_name: "latency",
-        y_shown: |us| human_us(us.round() as u64).replace(".00", ""),
-    }
-}
-
-fn seconds_axes(points: &[Point]) -> Axes {
-    let step = points.len().div_ceil(10).max(1) as u64;
-    let marks = points
-        .iter()
-        .map(|point| point.second)
-        .filter(|second| second.is_multiple_of(step));
-    Axes {
-        x_marks: marks
-            .map(|second| (second as f64, second.to_string()))
-            .collect(),
-        x_name: "seconds, warm-up included",
-        ..time_axes()
-    }
-}
-
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| {
         cells.fold(String::new(), |row, cell| {
             row + &format!("<{tag}>{}</{tag}>", escaped(&cell))
@@ -249,22 +123,104 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     html + "</table>"
 }
 
+fn objectives(results: &Results) -> String {
+    let rows: Vec<Vec<String>> = results
+        .objectives
+        .iter()
+        .map(|criterion| {
+            let mark = if criterion.met { "✓" } else { "✗" };
+            let beyond = match &criterion.measured {
+                Measured::Latency {
+                    samples_beyond,
+                    resolved,
+                    ..
+                } => {
+                    let weak = if *resolved { "" } else { ", not resolved" };
+                    format!("{}{weak}", grouped(*samples_beyond))
+                }
+                _ => String::new(),
+            };
+            vec![
+                format!("{mark} {}", criterion.objective),
+                criterion.measured.to_string(),
+                criterion.stage.to_string(),
+                beyond,
+            ]
+        })
+        .collect();
+    let head = ["", "measured", "worst stage", "samples beyond"];
+    let mut html = table(&head, &rows);
+    let bounded = &results.evidence.objectives.objectives;
+    if !bounded.bound_latency() {
+        html += "<p class=\"note\">no latency objective</p>";
+    }
+    if !bounded.bound_errors() {
+        html += "<p class=\"note\">no errors objective</p>";
+    }
+    html
+}
+
+fn stages(results: &Results) -> String {
+    let whole = |value: f64| grouped(value.round() as u64);
+    let mut rows = Vec::new();
+    for stage in &results.stages {
+        let row = |name: String, rate: [String; 2], failed: u64, points: &Percentiles| {
+            let [reached, asked] = rate;
+            let times = [points.p50, points.p99, points.p999].map(human_us);
+            let mut row = vec![name, reached, asked, grouped(failed)];
+            row.extend(times);
+            row
+        };
+        rows.push(row(
+            format!("stage {}", stage.stage),
+            [whole(stage.rate.achieved_rps), whole(stage.rate.target_rps)],
+            stage.requests.ledger.failed(),
+            &stage.latency_us,
+        ));
+        for (operation, of) in &stage.operations {
+            rows.push(row(
+                operation.name().into(),
+                [String::new(), grouped(of.requests.ledger.scheduled)],
+                of.requests.ledger.failed(),
+                &of.latency_us,
+            ));
+        }
+    }
+    let head = ["", "requests/s", "asked", "failed", "p50", "p99", "p99.9"];
+    table(&head, &rows)
+}
+
 fn times(results: &Results) -> String {
     let row = |name: &str, points: &Percentiles| {
-        let values = [points.p50, points.p90, points.p99, points.p999, points.max];
+        let values = [
+            points.p50,
+            points.p75,
+            points.p90,
+            points.p95,
+            points.p99,
+            points.p999,
+            points.p9999,
+            points.max,
+        ];
         let mut row = vec![name.to_owned()];
         row.extend(values.map(human_us));
         row
     };
-    table(
-        &["", "p50", "p90", "p99", "p99.9", "max"],
-        &[
-            row("latency", &results.latency_us),
-            row("generator lag", &results.lag_us),
-            row("connection wait", &results.connection_wait_us),
-            row("service time", &results.service_us),
-        ],
-    )
+    let head = [
+        "", "p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "max",
+    ];
+    let mut rows = vec![
+        row("latency", &results.latency_us),
+        row("generator lag", &results.lag_us),
+        row("connection wait", &results.connection_wait_us),
+        row("service time", &results.service_us),
+        row("receive delay", &results.receive_delay_us),
+    ];
+    if results.failed_latency_us.count > 0 {
+        rows.push(row("latency, ok", &results.ok_latency_us));
+        rows.push(row("latency, failed", &results.failed_latency_us));
+    }
+    table(&head, &rows)
 }
 
 fn ledger(results: &Results) -> String {
@@ -355,6 +311,10 @@ fn conditions(results: &Results) -> String {
             generator.cpu_us_per_request, generator.cores_used
         ),
     ]);
+    if let Some(count) = text::compared(results) {
+        let shown = format!("{} answers with their records", grouped(count));
+        rows.push(vec!["compared".into(), shown]);
+    }
     if let Some(books) = &results.reconciliation {
         rows.push(vec![
             "store's counters".into(),
@@ -367,10 +327,13 @@ fn conditions(results: &Results) -> String {
             ),
         ]);
     }
+    if let Some(counter) = &results.lost_counter {
+        rows.push(vec!["store's counters".into(), counter.to_string()]);
+    }
     table(&[], &rows)
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

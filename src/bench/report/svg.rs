@@ -25,6 +25,8 @@ pub(super) struct Axes {
     /// Names and places of the marks below.
     pub(super) x_marks: Vec<(f64, String)>,
     pub(super) x_name: &'static str,
+    /// Stretches of the horizontal axis that stand apart, and what they are.
+    pub(super) shaded: Vec<(f64, f64, &'static str)>,
     /// Values grow tenfold from mark to mark instead of evenly.
     pub(super) y_log: bool,
     pub(super) y_name: &'static str,
@@ -34,9 +36,15 @@ pub(super) struct Axes {
 /// Draws the lines over common axes; nothing to draw gives an empty frame.
 pub(super) fn chart(axes: &Axes, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| &line.points);
-    let x_max = all().map(|point| point.0).fold(1e-9, f64::max);
+    let shade_ends = axes.shaded.iter().map(|shade| shade.1);
+    let x_max = all()
+        .map(|point| point.0)
+        .chain(shade_ends)
+        .fold(1e-9, f64::max);
     let x_min = all().map(|point| point.0).fold(x_max, f64::min);
-    let y_max = all().map(|point| point.1).fold(1.0, f64::max);
+    // Even marks are counts, for the most part, and whole from here on.
+    let least_top = if axes.y_log { 1.0 } else { 4.0 };
+    let y_max = all().map(|point| point.1).fold(least_top, f64::max);
     let y_min = if axes.y_log { 1.0 } else { 0.0 };
     let y_marks = if axes.y_log {
         log_marks(y_max)
@@ -57,6 +65,18 @@ pub(super) fn chart(axes: &Axes, lines: &[Line]) -> String {
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} over {}\">",
         axes.y_name, axes.x_name
     );
+    for &(from, to, name) in &axes.shaded {
+        let (from, to) = (x_at(from.max(x_min)), x_at(to.min(x_max)));
+        let _ = write!(
+            svg,
+            "<rect class=\"shade\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"><title>{name}</title></rect>\
+             <text x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+            (to - from).max(0.0),
+            HEIGHT - TOP - BOTTOM,
+            from + 3.0,
+            TOP + 11.0,
+        );
+    }
     for &mark in &y_marks {
         let (y, shown) = (y_at(mark), (axes.y_shown)(mark));
         let _ = write!(
@@ -112,7 +132,7 @@ pub(super) fn chart(axes: &Axes, lines: &[Line]) -> String {
 }
 
 /// About five round marks from 0 to at least `max`.
-fn even_marks(max: f64) -> Vec<f64> {
+pub(super) fn even_marks(max: f64) -> Vec<f64> {
     let raw = max / 4.0;
     let magnitude = 10.0_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
@@ -150,6 +170,7 @@ mod tests {
         let axes = Axes {
             x_marks: vec![(1.0, "1".into())],
             x_name: "s",
+            shaded: vec![(1.0, 1.5, "warm-up")],
             y_log: false,
             y_name: "requests/s",
             y_shown: |value| value.to_string(),
@@ -161,6 +182,7 @@ mod tests {
         };
         let svg = chart(&axes, &[line(vec![(1.0, 0.0), (2.0, 100.0)])]);
         assert!(svg.contains("points=\"64.0,206.0 628.0,12.0\""), "{svg}");
+        assert!(svg.contains("<rect class=\"shade\" x=\"64.0\""), "{svg}");
         assert!(chart(&axes, &[line(vec![])]).contains("</svg>"));
         assert!(!chart(&axes, &[line(vec![(5.0, 5.0)])]).contains("NaN"));
     }

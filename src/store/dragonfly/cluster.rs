@@ -18,7 +18,8 @@ use fred::types::{FromValue, Value};
 use futures_util::future::{join_all, try_join_all};
 
 use super::super::{Page, StoreError, StoreStats};
-use super::{Dragonfly, KeyCommand, command, info, into_bytes};
+use super::command::{KeyCommand, named};
+use super::{Dragonfly, info, into_bytes};
 
 /// How often one command may be sent on. Slots move one at a time, so the second is rare.
 const MAX_REDIRECTIONS: usize = 3;
@@ -100,7 +101,7 @@ async fn ask_there(client: &Client, node: &Server, asked: KeyCommand) -> Result<
         cluster_node: Some(node.clone()),
         ..Options::default()
     });
-    let () = there.custom(command("ASKING"), Vec::<Value>::new()).await?;
+    let () = there.custom(named("ASKING"), Vec::<Value>::new()).await?;
     asked.give_to(&there).await?;
     let answer = there.try_all().await.pop();
     answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "ASKING without an answer")))
@@ -111,7 +112,7 @@ async fn slots_under_way(client: &Client) -> HashMap<u16, Server> {
     let tables = primaries(client).into_iter().map(async |node| {
         let client = at(client, &node);
         let arguments = vec![Value::from_static_str("NODES")];
-        let table: Result<String, Error> = client.custom(command("CLUSTER"), arguments).await;
+        let table: Result<String, Error> = client.custom(named("CLUSTER"), arguments).await;
         table.map_or(Vec::new(), |table| moving(&table))
     });
     join_all(tables).await.into_iter().flatten().collect()
@@ -210,6 +211,13 @@ impl Dragonfly {
         let masters = self.masters()?;
         let each = masters.iter().map(async |master| {
             let info: String = self.ask_at(master.as_ref(), "INFO", vec![]).await?;
+            // While Dragonfly reads its data, it counts the keys that it has read so far; but no PING is answered.
+            if info::is_of_dragonfly(&info) {
+                let pong: Result<Value, _> = self.ask_at(master.as_ref(), "PING", vec![]).await;
+                if let Err(loading @ StoreError::Loading(_)) = pong {
+                    return Err(loading);
+                }
+            }
             let keys: u64 = self.ask_at(master.as_ref(), "DBSIZE", vec![]).await?;
             Ok(info::parse(&info, keys))
         });
@@ -240,13 +248,10 @@ impl Dragonfly {
     ) -> Result<R, StoreError> {
         let client = self.ready()?;
         let Some(node) = node else {
-            return self
-                .done(pin!(client.custom(command(name), arguments)))
-                .await;
+            return self.done(pin!(client.custom(named(name), arguments))).await;
         };
         let client = at(client, node);
-        self.done(pin!(client.custom(command(name), arguments)))
-            .await
+        self.done(pin!(client.custom(named(name), arguments))).await
     }
 }
 

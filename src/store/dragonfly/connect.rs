@@ -21,6 +21,7 @@ use fred::types::config::{
 };
 
 use super::super::StoreError;
+use super::{plain, words};
 use crate::config::{Login, Node, Secret, Servers, StoreConfig, StoreUrl, TlsFiles, Topology};
 
 /// First and longest wait between two attempts to reconnect; fred adds jitter of up to 100 ms. Short, so
@@ -29,6 +30,12 @@ pub(super) const RECONNECT_MIN_MS: u32 = 50;
 pub(super) const RECONNECT_MAX_MS: u32 = 500;
 /// A peer that acknowledges nothing for this many connect timeouts is gone, and the connection with it.
 pub(super) const TIMEOUTS_UNTIL_GONE: u32 = 4;
+
+/// An idle connection is asked for a sign of life before what lies between, such as the address translation of a cloud,
+/// forgets it; a peer that gives none is gone after about as long again.
+pub(super) const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE_PROBE_EVERY: Duration = Duration::from_secs(10);
+pub(super) const IDLE_PROBES: u32 = 3;
 
 /// Connecting takes several round trips, and a short command deadline is no reason to give up on them.
 pub(super) fn timeout(config: &StoreConfig) -> Duration {
@@ -44,9 +51,32 @@ pub(super) fn whole_timeout(config: &StoreConfig) -> Duration {
     timeout(config) * u32::try_from(nodes).unwrap_or(u32::MAX)
 }
 
+/// Why there is no connection.
+pub(super) fn error(url: &StoreUrl, error: &Error) -> StoreError {
+    let text = error.details();
+    // Behind a sentinel only the text tells.
+    if *error.kind() == ErrorKind::Auth || words::is_about_the_login(text) {
+        let text = words::with_advice(text);
+        return StoreError::Setup(format!("{url} refused the user or password: {text}"));
+    }
+    // Trying again mends no certificate.
+    if is_about_tls(url, error) {
+        return StoreError::Setup(format!(
+            "{url}: no TLS with it: {text}; see --store-tls-ca, --store-tls-cert"
+        ));
+    }
+    if *error.kind() == ErrorKind::Config || words::is_of_no_cluster(text) {
+        return StoreError::Setup(format!("{url}: {text}"));
+    }
+    if words::is_loading(text) {
+        return StoreError::Loading(text.to_owned());
+    }
+    StoreError::Unavailable(format!("{url}: {}", plain::plain(text)))
+}
+
 /// Whether the other side, or its certificate, was refused by rustls, or we by it. It says so by an error of
 /// the system's kind `InvalidData`, which fred only keeps as text.
-pub(super) fn is_about_tls(url: &StoreUrl, error: &Error) -> bool {
+fn is_about_tls(url: &StoreUrl, error: &Error) -> bool {
     matches!(url, StoreUrl::Tcp(servers) if servers.tls)
         && (*error.kind() == ErrorKind::Tls || error.details().contains("InvalidData"))
 }
@@ -74,6 +104,12 @@ pub(super) fn client(config: &StoreConfig) -> Result<Client, StoreError> {
                 Vec::new()
             };
             connection.tcp.nodelay = Some(true);
+            connection.tcp.keepalive = Some(
+                fred::socket2::TcpKeepalive::new()
+                    .with_time(IDLE)
+                    .with_interval(IDLE_PROBE_EVERY)
+                    .with_retries(IDLE_PROBES),
+            );
             connection.tcp.user_timeout = Some(timeout(config) * TIMEOUTS_UNTIL_GONE);
         });
     builder
@@ -133,11 +169,15 @@ fn revealed(secret: Option<&Secret>) -> Option<String> {
 /// A cluster tells of its nodes by address. Whoever names one by name has certificates for names: then each is checked
 /// against the first name given. fred's own mapping takes what it connected to last, which is an address soon.
 fn host_mapping(nodes: &[Node]) -> TlsHostMapping {
-    let is_name = |node: &&Node| node.host.parse::<IpAddr>().is_err();
-    let named = nodes.iter().find(is_name);
-    named.map_or(TlsHostMapping::None, |node| {
-        TlsHostMapping::Custom(Arc::new(FirstName(node.host.clone())))
+    first_name(nodes).map_or(TlsHostMapping::None, |name| {
+        TlsHostMapping::Custom(Arc::new(FirstName(name.to_owned())))
     })
+}
+
+/// What certificates of nodes are checked against that are known by address.
+pub(super) fn first_name(nodes: &[Node]) -> Option<&str> {
+    let mut hosts = nodes.iter().map(|node| &*node.host);
+    hosts.find(|host| host.parse::<IpAddr>().is_err())
 }
 
 #[derive(Debug)]
@@ -149,7 +189,7 @@ impl HostMapping for FirstName {
     }
 }
 
-fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {
+pub(super) fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {
     let mut roots = RootCertStore::empty();
     if let Some(file) = &files.ca {
         let setting = "--store-tls-ca";

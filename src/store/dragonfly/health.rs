@@ -1,63 +1,94 @@
 //! When to stop sending commands to a store that answers none.
 //!
-//! Enters: what came of each command. Leaves: whether another one may be sent. Must not decide for ever: a frozen
-//! store is asked again and again.
+//! Enters: what came of each command. Leaves: whether another one may be sent, and whether somebody has to look for a
+//! sign of life. Must not hold against a store that a client lost its patience, nor decide for ever: whoever looks for a
+//! sign of life does so until there is one.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// So many deadlines missed in a row, and not one kept, are a frozen store. fred keeps what timed out until it
-/// is answered, and its own queue must not be bounded: a full one swallows its order to reconnect. So the
-/// flow into it is stopped here.
-const MISSED_UNTIL_FROZEN: u32 = 64;
-/// How often a frozen store is asked whether it still is.
-const FROZEN_PROBE: Duration = Duration::from_millis(100);
+/// So many commands without one answer need an explanation. fred keeps what nobody waits for until it is answered, and
+/// its own queue must not be bounded: a full one swallows its order to reconnect. So the flow into it is stopped here.
+const SUSPICIOUS: u32 = 64;
 
-/// Deadlines missed in a row. Written by one runtime only, so nothing here is contended.
+/// What came of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The store said something, whatever it was, or the connection ended and all its commands with it.
+    Answered,
+    /// The deadline passed.
+    Late,
+    /// Whoever waited for it left before its deadline: that says nothing about the store.
+    Abandoned,
+}
+
+/// One connection's commands since its last answer. Written by one runtime only, so nothing here is contended.
+#[derive(Default)]
 pub(super) struct Health {
-    missed: AtomicU32,
-    opened: Instant,
-    /// When the last command was let through, in milliseconds after `opened`.
-    probed_ms: AtomicU64,
+    late: AtomicU32,
+    abandoned: AtomicU32,
+    is_frozen: AtomicBool,
+    /// Somebody looks for a sign of life.
+    is_probed: AtomicBool,
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
-        Self {
-            missed: AtomicU32::new(0),
-            opened: Instant::now(),
-            probed_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether a command may be sent: always, but to a frozen store only one now and then.
+    /// Whether a command may be sent.
     pub(super) fn allows(&self) -> bool {
-        if self.missed.load(Relaxed) < MISSED_UNTIL_FROZEN {
-            return true;
-        }
-        let now_ms = self.opened.elapsed().as_millis() as u64;
-        let due = self.probed_ms.load(Relaxed) + FROZEN_PROBE.as_millis() as u64 <= now_ms;
-        if due {
-            self.probed_ms.store(now_ms, Relaxed);
-        }
-        due
+        !self.is_frozen.load(Relaxed)
     }
 
-    fn note(&self, missed_deadline: bool) {
-        if missed_deadline {
-            self.missed.fetch_add(1, Relaxed);
-        } else if self.missed.load(Relaxed) > 0 {
-            self.missed.store(0, Relaxed);
+    /// Notes what came of a command; whether a probe has to be started.
+    ///
+    /// Passed deadlines alone stop the flow. Too many of the abandoned only ask for a probe, whose own deadline decides.
+    #[must_use]
+    pub(super) fn note(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Answered => {
+                self.answered();
+                return false;
+            }
+            Outcome::Late => {
+                if self.late.fetch_add(1, Relaxed) + 1 >= SUSPICIOUS {
+                    self.freeze();
+                }
+            }
+            Outcome::Abandoned => {
+                self.abandoned.fetch_add(1, Relaxed);
+            }
+        }
+        self.is_suspect() && !self.is_probed.swap(true, Relaxed)
+    }
+
+    /// There was an answer, to whomever.
+    pub(super) fn answered(&self) {
+        if self.late.load(Relaxed) | self.abandoned.load(Relaxed) != 0 || !self.allows() {
+            self.late.store(0, Relaxed);
+            self.abandoned.store(0, Relaxed);
+            self.is_frozen.store(false, Relaxed);
         }
     }
-}
 
-/// Notes what came of a command when it is dropped: one that nobody waits for any more was not answered either.
-pub(super) struct Unanswered<'a>(pub(super) &'a Health, pub(super) bool);
+    /// Whether a deadline has passed since the last answer.
+    pub(super) fn is_late(&self) -> bool {
+        !self.allows() || self.late.load(Relaxed) != 0
+    }
 
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        self.0.note(self.1);
+    /// The flow is stopped until there is an answer.
+    pub(super) fn freeze(&self) {
+        self.is_frozen.store(true, Relaxed);
+    }
+
+    /// Whether a probe has to go on; it ends with the first call that says no.
+    pub(super) fn goes_on_probing(&self) -> bool {
+        let is_suspect = self.is_suspect();
+        if !is_suspect {
+            self.is_probed.store(false, Relaxed);
+        }
+        is_suspect
+    }
+
+    fn is_suspect(&self) -> bool {
+        !self.allows() || self.abandoned.load(Relaxed) >= SUSPICIOUS
     }
 }
 
@@ -65,17 +96,34 @@ impl Drop for Unanswered<'_> {
 mod tests {
     use super::*;
 
+    /// Notes so many of the same; how many probes they start.
+    fn note(health: &Health, outcome: Outcome, times: u32) -> usize {
+        (0..times).filter(|_| health.note(outcome)).count()
+    }
+
     #[test]
-    fn a_frozen_store_is_asked_only_now_and_then_until_it_answers() {
-        let health = Health::new();
-        for _ in 0..MISSED_UNTIL_FROZEN {
-            assert!(health.allows());
-            health.note(true);
-        }
-        std::thread::sleep(FROZEN_PROBE);
+    fn only_passed_deadlines_stop_the_flow_and_any_answer_lets_it_go_on() {
+        let health = Health::default();
+        assert_eq!(note(&health, Outcome::Late, SUSPICIOUS - 1), 0);
         assert!(health.allows());
-        assert!(!health.allows());
-        health.note(false);
-        assert!(health.allows() && health.allows());
+        assert_eq!(note(&health, Outcome::Late, 10), 1);
+        assert!(!health.allows() && health.goes_on_probing());
+        health.answered();
+        assert!(health.allows() && !health.goes_on_probing());
+        assert_eq!(note(&health, Outcome::Late, SUSPICIOUS), 1);
+    }
+
+    #[test]
+    fn those_who_leave_only_ask_for_a_look_at_the_store() {
+        let health = Health::default();
+        assert_eq!(note(&health, Outcome::Abandoned, 10 * SUSPICIOUS), 1);
+        assert!(health.allows() && health.goes_on_probing());
+        assert_eq!(note(&health, Outcome::Answered, 1), 0);
+        assert!(!health.goes_on_probing());
+        // Each answer begins the count anew.
+        for _ in 0..SUSPICIOUS {
+            assert_eq!(note(&health, Outcome::Abandoned, SUSPICIOUS - 1), 0);
+            health.answered();
+        }
     }
 }

@@ -5,183 +5,133 @@
 //! one deadline after another pass, commands fail at once instead of queueing inside the client.
 //!
 //! In a cluster, a command over keys of several hash slots is refused. So there each key has a command of its
-//! own; fred sends each to the node that has its slot, all nodes at once, and gives the answers in order.
+//! own, all nodes are asked at once, and the answers are given in order: `nodes` reads so, fred does all else but the
+//! transactions of `multi`.
 
 mod cluster;
+mod command;
 mod connect;
+mod describe;
 mod direct;
+mod fetch;
 mod health;
 mod info;
+mod multi;
+mod nodes;
+mod plain;
+mod probe;
+mod read;
 mod resp;
+mod words;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::clients::{Client, Pipeline};
+use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::{
-    ClientState, ClusterHash, CustomCommand, Expiration, FromValue, SetOptions, Value,
-};
-use futures_util::future::join;
+use fred::interfaces::{ClientLike, KeysInterface as _};
+use fred::types::{ClientState, FromValue, Value};
 
 use super::deadline::Deadline;
-use super::{Batch, Description, KeyList, Measure, StoreError, TimeToLive};
-use crate::cli::{Fetch, Reads};
-use crate::config::StoreConfig;
-use direct::Direct;
-use health::{Health, Unanswered};
+use super::{Batch, Measure, Only, Room, StoreError, TimeToLive};
+use crate::cli::Reads;
+use crate::config::{Fetch, StoreConfig};
+use command::{KeyCommand, Set, flushed_by, named};
+use direct::{Direct, Server};
+use health::{Health, Outcome};
+use multi::Lines;
+use nodes::Nodes;
 
 #[cfg(feature = "fuzzing")]
 pub(super) use resp::fuzz;
 
+/// The connections of one store.
+#[derive(Clone, Copy)]
+enum Line<'a> {
+    /// Those of the client.
+    Fred,
+    /// One that only reads.
+    Direct(&'a Direct),
+}
+
+/// Who reads keys, at less cost than the client does.
+#[derive(Clone)]
+enum Readers {
+    /// Nobody.
+    None,
+    /// A connection to the only server.
+    One(Direct),
+    /// One to each node of a cluster.
+    Nodes(Nodes),
+}
+
 #[derive(Clone)]
 pub(super) struct Dragonfly {
     client: Client,
-    /// Reads keys at less cost than the client does; `None` where it cannot.
-    direct: Option<Direct>,
+    readers: Readers,
     is_cluster: bool,
     deadline: Deadline,
     fetch: Fetch,
     /// Of the client's connections.
     health: Arc<Health>,
+    /// For transactions.
+    lines: Arc<Lines>,
 }
 
 impl Dragonfly {
-    pub(super) async fn connect(config: &StoreConfig, reads: Reads) -> Result<Self, StoreError> {
+    pub(super) async fn connect(
+        config: &StoreConfig,
+        reads: Reads,
+        room: &Room,
+    ) -> Result<Self, StoreError> {
         let url = &config.url;
         let mut store = Self {
             client: connect::client(config)?,
-            direct: None,
+            readers: Readers::None,
             is_cluster: url.is_cluster(),
             deadline: Deadline::start(config.timeout),
-            fetch: config.fetch,
-            health: Arc::new(Health::new()),
+            fetch: config.fetch.unwrap_or(Fetch::Mget),
+            health: Arc::default(),
+            lines: Arc::new(Lines::new(config)),
         };
         match tokio::time::timeout(connect::whole_timeout(config), store.client.init()).await {
             Ok(Ok(_)) => {
+                if config.fetch.is_none() {
+                    store.fetch = store.cheaper_fetch().await;
+                }
                 if reads == Reads::Direct {
-                    store.direct = Direct::start(config, &store.client).await;
+                    store.readers = store.readers(config, room).await;
                 }
                 Ok(store)
             }
-            // Behind a sentinel only the text tells.
-            Ok(Err(error)) if is_about_the_password(&error) => Err(StoreError::Setup(format!(
-                "{url} refused the user or password: {}; {PASSWORD_COMES_FROM}",
-                error.details()
-            ))),
-            // Trying again mends no certificate.
-            Ok(Err(error)) if connect::is_about_tls(url, &error) => {
-                Err(StoreError::Setup(format!(
-                    "{url}: no TLS with it: {}; see --store-tls-ca, --store-tls-cert",
-                    error.details()
-                )))
-            }
-            Ok(Err(error)) if *error.kind() == ErrorKind::Config => {
-                Err(StoreError::Setup(format!("{url}: {}", error.details())))
-            }
-            Ok(Err(error)) if error.details().starts_with(LOADING) => {
-                Err(StoreError::Loading(error.details().to_owned()))
-            }
-            Ok(Err(error)) => Err(StoreError::Unavailable(format!(
-                "{url}: {}",
-                error.details()
-            ))),
+            Ok(Err(error)) => Err(connect::error(url, &error)),
             Err(_) => Err(StoreError::Unavailable(format!("{url} does not answer"))),
         }
     }
 
-    pub(super) async fn get_many(
-        &self,
-        keys: impl KeyList,
-    ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let asked = keys.count();
-        if asked == 0 {
-            return Ok(Vec::new());
-        }
-        if let Some(values) = self.get_directly(&keys).await? {
-            return Ok(values);
-        }
-        let keys = keys.into_keys();
-        let values = match self.fetch {
-            // Each in a box of its own: the second is twice as large, and all of it is moved there.
-            Fetch::Mget => boxed(|| self.mget(keys)).await?,
-            Fetch::Pipeline => boxed(|| self.get_each(keys)).await?,
-        };
-        if values.len() < asked {
-            let got = values.len();
-            let message = format!("{asked} keys were answered by {got} values");
-            return Err(StoreError::Refused(message));
-        }
-        Ok(values.into_iter().take(asked).map(into_bytes).collect())
+    /// How several keys cost the server less, as far as it tells what it is.
+    async fn cheaper_fetch(&self) -> Fetch {
+        // Who may not ask reads as from Redis; and a frozen one is noticed by whoever asks for keys.
+        let stats = self.stats().await;
+        stats.map_or(Fetch::Mget, |stats| fetch::cheaper(&stats))
     }
 
-    /// The values, unless the client has to read them.
-    async fn get_directly(
-        &self,
-        keys: &impl KeyList,
-    ) -> Result<Option<Vec<Option<Bytes>>>, StoreError> {
-        let Some(direct) = &self.direct else {
-            return Ok(None);
-        };
-        let Some(answer) = direct.ask(keys, self.fetch) else {
-            return Ok(None);
-        };
-        match self.within_deadline(pin!(answer), direct.health()).await? {
-            Ok(answer) => answer.map(Some).map_err(|refusal| self.refusal(refusal)),
-            // It went with its connection; to read once more changes nothing.
-            Err(_) => Ok(None),
-        }
+    pub(super) fn fetch(&self) -> Fetch {
+        self.fetch
     }
 
-    /// The values of `keys`, and perhaps some more.
-    async fn mget(&self, mut keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
-        if MISTAKEN_FOR_PUBSUB.contains(&keys.len())
-            && let Some(last) = keys.last().cloned()
-        {
-            keys.resize(*MISTAKEN_FOR_PUBSUB.end() + 1, last);
+    async fn readers(&self, config: &StoreConfig, room: &Room) -> Readers {
+        if self.is_cluster {
+            return Nodes::start(config, room)
+                .await
+                .map_or(Readers::None, Readers::Nodes);
         }
-        match self
-            .done(pin!(self.ready()?.mget::<Value, _>(keys)))
-            .await?
-        {
-            Value::Array(values) => Ok(values),
-            _ => Err(StoreError::Refused(
-                "MGET was not answered by an array".into(),
-            )),
+        match Server::of(config) {
+            Some(server) => Readers::One(Direct::start(server, &self.client, room).await),
+            None => Readers::None,
         }
-    }
-
-    async fn get_each(&self, mut keys: Vec<Bytes>) -> Result<Vec<Value>, StoreError> {
-        let answers = if self.is_cluster {
-            self.each(keys.into_iter().map(KeyCommand::Get).collect())
-                .await?
-        } else {
-            // As below, without the detour over a command of any kind: this is a server's hot path.
-            let client = self.ready()?;
-            let Some(last) = keys.pop() else {
-                return Ok(Vec::new());
-            };
-            let (pipeline, count) = (client.pipeline(), keys.len());
-            for key in keys {
-                // Only queued, so neither a sign of life nor one of death.
-                let queued: Result<(), Error> = pipeline.get(key).await;
-                queued.map_err(|error| self.error(&error))?;
-            }
-            self.done(pin!(flushed_by((&pipeline, count), client.get(last))))
-                .await?
-        };
-        answers
-            .into_iter()
-            .map(|answer| match answer {
-                // A key of another kind is a miss, as it is to MGET.
-                Err(error) if error.details().starts_with("WRONGTYPE") => Ok(Value::Null),
-                Ok(Value::Array(mut values)) => Ok(values.pop().unwrap_or(Value::Null)),
-                answer => answer.map_err(|error| self.error(&error)),
-            })
-            .collect()
     }
 
     pub(super) async fn put_batch(
@@ -200,18 +150,18 @@ impl Dragonfly {
                 arguments.push(Value::Bytes(value));
             }
             return self
-                .done(pin!(self.ready()?.custom(command("MSET"), arguments)))
+                .done(pin!(self.ready()?.custom(named("MSET"), arguments)))
                 .await;
         }
         // MSET knows no expiry, and a cluster none of several slots: one SET a key.
         let entries = batch.into_entries();
         let sets = entries.map(|(key, value)| {
-            let if_absent = false;
+            let only = None;
             KeyCommand::Set(Set {
                 key,
                 value,
                 ttl,
-                if_absent,
+                only,
             })
         });
         let mut answers = self.each(sets.collect()).await?.into_iter();
@@ -224,31 +174,51 @@ impl Dragonfly {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        let if_absent = false;
+        let only = None;
         let set = Set {
             key,
             value,
             ttl,
-            if_absent,
+            only,
         };
         self.one(KeyCommand::Set(set)).await
     }
 
-    pub(super) async fn put_if_absent(
+    pub(super) async fn put_if(
         &self,
+        only: Only,
         key: Bytes,
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        let if_absent = true;
+        let only = Some(only);
         let set = Set {
             key,
             value,
             ttl,
-            if_absent,
+            only,
         };
         let written: Option<String> = self.one(KeyCommand::Set(set)).await?;
         Ok(written.is_some())
+    }
+
+    /// Sets the key if it holds what is expected, or the new value already; whether it did.
+    pub(super) async fn replace(
+        &self,
+        key: Bytes,
+        expected: Option<Bytes>,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<bool, StoreError> {
+        let replaced: i64 = self
+            .one(KeyCommand::Replace {
+                key,
+                expected,
+                value,
+                ttl,
+            })
+            .await?;
+        Ok(replaced == 1)
     }
 
     pub(super) async fn time_to_live(&self, key: Bytes) -> Result<TimeToLive, StoreError> {
@@ -263,7 +233,7 @@ impl Dragonfly {
         let number = |answer: &Result<Value, Error>| -> Result<Option<i64>, StoreError> {
             match answer {
                 Ok(value) => Ok(value.as_i64()),
-                Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
+                Err(error) if words::is_of_another_kind(error.details()) => Ok(None),
                 Err(error) => Err(self.error(error)),
             }
         };
@@ -282,15 +252,24 @@ impl Dragonfly {
     }
 
     pub(super) fn connections(&self) -> usize {
-        let reads = self.direct.as_ref().is_some_and(Direct::is_up);
+        let reads = match &self.readers {
+            Readers::None => false,
+            Readers::One(direct) => direct.is_up(),
+            Readers::Nodes(nodes) => nodes.are_up(),
+        };
         usize::from(self.is_connected()) + usize::from(reads)
+    }
+
+    /// Whether a part of the keys can be read, whatever became of the rest.
+    pub(super) fn is_partly_up(&self) -> bool {
+        matches!(&self.readers, Readers::Nodes(nodes) if nodes.any_is_up())
     }
 
     /// The same store over one connection, which keeps the order of commands; `None` for a cluster.
     pub(super) fn in_order(&self) -> Option<Self> {
-        let direct = None;
+        let readers = Readers::None;
         (!self.is_cluster).then(|| Self {
-            direct,
+            readers,
             ..self.clone()
         })
     }
@@ -308,62 +287,6 @@ impl Dragonfly {
             let answer = answer.map_err(|error| self.error(&error))?;
             Ok(deleted + answer.as_u64().unwrap_or_default())
         })
-    }
-
-    pub(super) async fn describe(&self, key: Bytes) -> Result<Option<Description>, StoreError> {
-        let kind: String = self.one(KeyCommand::Kind(key.clone())).await?;
-        if kind == "none" {
-            return Ok(None);
-        }
-        let value = if kind == "string" {
-            match self.get_many(key.clone()).await?.pop().flatten() {
-                // It went between the two questions.
-                None => return Ok(None),
-                value => value,
-            }
-        } else {
-            None
-        };
-        let ttl = match self.time_to_live(key.clone()).await? {
-            TimeToLive::Left(left) => Some(left),
-            TimeToLive::Forever | TimeToLive::Absent => None,
-        };
-        let (slot, node) = self.place_of(&key).unzip();
-        Ok(Some(Description {
-            kind,
-            value,
-            ttl,
-            encoding: self.encoding(&key).await,
-            memory_bytes: self.ask_about(&key, "MEMORY", "USAGE").await.ok(),
-            slot,
-            node: node.flatten(),
-        }))
-    }
-
-    /// Redis has OBJECT, Dragonfly has DEBUG OBJECT instead; each refuses the other's.
-    async fn encoding(&self, key: &Bytes) -> Option<String> {
-        if let Ok(encoding) = self.ask_about(key, "OBJECT", "ENCODING").await {
-            return encoding;
-        }
-        let line: String = self.ask_about(key, "DEBUG", "OBJECT").await.ok()?;
-        line.split_whitespace()
-            .find_map(|field| field.strip_prefix("encoding:"))
-            .map(str::to_owned)
-    }
-
-    /// Asks by a command whose key stands behind a word. Not sent on to another node.
-    async fn ask_about<R: FromValue>(
-        &self,
-        key: &Bytes,
-        name: &'static str,
-        word: &'static str,
-    ) -> Result<R, StoreError> {
-        // Of the policies that name an argument, fred knows only the first one for a custom command.
-        let slot = ClusterHash::Custom(fred::util::redis_keyslot(key));
-        let command = CustomCommand::new_static(name, slot, false);
-        let arguments = vec![Bytes::from_static(word.as_bytes()), key.clone()];
-        self.done(pin!(self.ready()?.custom(command, arguments)))
-            .await
     }
 
     async fn one<R: FromValue>(&self, asked: KeyCommand) -> Result<R, StoreError> {
@@ -405,6 +328,17 @@ impl Dragonfly {
         self.done(answers.as_mut()).await
     }
 
+    /// Notes what came of a command over that connection, and looks after it if that is suspect.
+    fn note(&self, line: Line<'_>, outcome: Outcome) {
+        let health = match line {
+            Line::Fred => &*self.health,
+            Line::Direct(direct) => direct.health(),
+        };
+        if health.note(outcome) {
+            probe::start(self, line);
+        }
+    }
+
     /// The client, unless a command would only wait in it.
     fn ready(&self) -> Result<&Client, StoreError> {
         if !self.is_connected() {
@@ -421,184 +355,72 @@ impl Dragonfly {
         &self,
         command: Pin<&mut impl Future<Output = Result<T, Error>>>,
     ) -> Result<T, StoreError> {
-        let answer = self.within_deadline(command, &self.health).await?;
+        self.done_until(None, command).await
+    }
+
+    /// As [`Dragonfly::done`], as a part of what is due then.
+    async fn done_until<T>(
+        &self,
+        mut due: Option<Instant>,
+        command: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, StoreError> {
+        let answer = self.within(&mut due, command, Line::Fred).await?;
         answer.map_err(|error| self.error(&error))
     }
 
-    /// The answer to a command over the connection of that health; every one goes through here.
-    async fn within_deadline<F: Future>(
+    /// The answer to a command over that connection; every one goes through here.
+    async fn within<F: Future>(
         &self,
+        due: &mut Option<Instant>,
         command: Pin<&mut F>,
-        health: &Health,
+        line: Line<'_>,
     ) -> Result<F::Output, StoreError> {
-        let mut unanswered = Unanswered(health, true);
-        let answer = self.deadline.limit(command).await;
-        unanswered.1 = answer.is_none();
+        let mut waiting = Waiting {
+            store: self,
+            line,
+            outcome: Outcome::Abandoned,
+        };
+        let answer = self.deadline.limit_until(due, command).await;
+        waiting.outcome = match answer {
+            Some(_) => Outcome::Answered,
+            None => Outcome::Late,
+        };
         answer.ok_or_else(|| StoreError::Timeout(self.deadline.timeout()))
     }
 
     fn error(&self, error: &Error) -> StoreError {
-        let details = error.details().to_owned();
+        let text = plain::plain(error.details());
         match error.kind() {
-            _ if !self.is_cluster && is_of_a_cluster(&details) => self.refusal(details),
+            _ if !self.is_cluster && words::is_of_a_cluster(&text) => self.refusal(text),
             ErrorKind::Timeout => StoreError::Timeout(self.deadline.timeout()),
             ErrorKind::IO
             | ErrorKind::Canceled
             | ErrorKind::Routing
             | ErrorKind::Backpressure
             | ErrorKind::Cluster
-            | ErrorKind::Sentinel => StoreError::Unavailable(details),
-            ErrorKind::Auth => StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}")),
-            _ => self.refusal(details),
+            | ErrorKind::Sentinel => StoreError::Unavailable(text),
+            ErrorKind::Auth => StoreError::Refused(words::with_advice(&text)),
+            _ => self.refusal(text),
         }
     }
 
     /// What an error in the store's own words means.
-    fn refusal(&self, details: String) -> StoreError {
-        match &*details {
-            _ if !self.is_cluster && is_of_a_cluster(&details) => StoreError::Refused(format!(
-                "{details}; it is a node of a cluster: write redis-cluster instead of redis in the URL"
-            )),
-            _ if details.starts_with("NOAUTH") => {
-                StoreError::Refused(format!("{details}; {PASSWORD_COMES_FROM}"))
-            }
-            _ if details.starts_with(LOADING) => StoreError::Loading(details),
-            _ if UNAVAILABLE.iter().any(|start| details.starts_with(start)) => {
-                StoreError::Unavailable(details)
-            }
-            // Redis says the first, Dragonfly the second.
-            _ if details.starts_with("OOM") || details.starts_with("Out of memory") => {
-                StoreError::Full(details)
-            }
-            _ => StoreError::Refused(details),
-        }
+    fn refusal(&self, text: String) -> StoreError {
+        words::error(text, self.is_cluster)
     }
 }
 
-/// A command about one key.
-///
-/// As fred's own commands, not as custom ones: after each of those it flushes the socket, even in a pipeline.
-#[derive(Clone)]
-enum KeyCommand {
-    /// Answered by an array of one.
-    Get(Bytes),
-    Set(Set),
-    Delete(Bytes),
-    TimeToLive(Bytes),
-    Length(Bytes),
-    Kind(Bytes),
+/// Notes what came of a command when it is dropped, also because whoever waited left.
+struct Waiting<'a> {
+    store: &'a Dragonfly,
+    line: Line<'a>,
+    outcome: Outcome,
 }
 
-#[derive(Clone)]
-struct Set {
-    key: Bytes,
-    value: Bytes,
-    ttl: Option<Duration>,
-    if_absent: bool,
-}
-
-impl KeyCommand {
-    fn key(&self) -> &[u8] {
-        match self {
-            Self::Set(set) => &set.key,
-            Self::Get(key)
-            | Self::Delete(key)
-            | Self::TimeToLive(key)
-            | Self::Length(key)
-            | Self::Kind(key) => key,
-        }
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.store.note(self.line, self.outcome);
     }
-
-    /// The answer, or, of a pipeline, that it is queued.
-    async fn give_to(self, client: &impl KeysInterface) -> Result<Value, Error> {
-        match self {
-            // In a cluster fred takes a value that begins with `MOVED` or `ASK` for a redirection, unless it
-            // stands in an array.
-            Self::Get(key) => client.mget(key).await,
-            Self::Delete(key) => client.del(key).await,
-            Self::TimeToLive(key) => client.pttl(key).await,
-            Self::Length(key) => client.strlen(key).await,
-            Self::Kind(key) => client.r#type(key).await,
-            Self::Set(set) => {
-                let ttl_ms = |ttl: Duration| i64::try_from(ttl.as_millis().max(1));
-                let expiration = set
-                    .ttl
-                    .map(|ttl| Expiration::PX(ttl_ms(ttl).unwrap_or(i64::MAX)));
-                let options = set.if_absent.then_some(SetOptions::NX);
-                client
-                    .set(set.key, set.value, expiration, options, false)
-                    .await
-            }
-        }
-    }
-}
-
-/// The answers to the `count` commands of a pipeline and to a last one behind them, in their order.
-///
-/// fred flushes the socket after each command unless it knows of another one: after every single one of a
-/// pipeline, that is, if nothing stands behind it.
-async fn flushed_by(
-    (pipeline, count): (&Pipeline<Client>, usize),
-    last: impl Future<Output = Result<Value, Error>>,
-) -> Result<Vec<Result<Value, Error>>, Error> {
-    let (mut answers, last) = join(pipeline.try_all(), last).await;
-    if answers.len() != count {
-        // One error stands for all of the pipeline.
-        let error = answers.into_iter().find_map(Result::err);
-        let other = || Error::new(ErrorKind::Protocol, "commands without an answer");
-        return Err(error.unwrap_or_else(other));
-    }
-    answers.push(last);
-    Ok(answers)
-}
-
-/// A future in a box, made there where the compiler can.
-#[inline]
-fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
-    Box::into_pin(Box::write(Box::new_uninit(), make()))
-}
-
-/// How the message begins of a store that reads its data.
-const LOADING: &str = "LOADING";
-/// How the messages begin that mean "not now": the store's own while it elects another master or moves slots, and those of fred for commands that the loss of the connection caught on their way, which have no
-/// kind of their own.
-const UNAVAILABLE: [&str; 11] = [
-    "NOREPLICAS",
-    "BUSY ",
-    "channel closed",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "READONLY",
-    "TRYAGAIN",
-    "Cluster is not yet configured",
-    "Failed to",
-    "Too many failed",
-    "Client is not",
-];
-
-fn is_about_the_password(error: &Error) -> bool {
-    let details = error.details();
-    *error.kind() == ErrorKind::Auth
-        || details.starts_with("WRONGPASS")
-        || details.starts_with("NOAUTH")
-}
-
-fn is_of_a_cluster(details: &str) -> bool {
-    ["MOVED ", "ASK ", "CROSSSLOT"]
-        .iter()
-        .any(|start| details.starts_with(start))
-}
-
-const PASSWORD_COMES_FROM: &str =
-    "a password is taken from the URL, KVPOC_STORE_PASSWORD or --store-password-file";
-
-/// Numbers of keys whose MGET must not be sent as it is. fred takes an array of so many values for a pub/sub
-/// message when the first of them reads `message`, `subscribe` or the like, drops it, and gives every later
-/// answer on the connection to the wrong caller. With the last key repeated, no stored value can do that.
-const MISTAKEN_FOR_PUBSUB: std::ops::RangeInclusive<usize> = 3..=5;
-
-fn command(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::FirstKey, false)
 }
 
 /// What PTTL answers: -2 for an absent key, -1 for one that stays, else milliseconds.

@@ -5,17 +5,25 @@
 //!
 //! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
+mod part;
+mod reply;
+
 use bytes::{Bytes, BytesMut};
 
-use super::super::KeyList;
+use super::super::{Held, KeyList, Room};
+use crate::config::Node;
+
+pub(super) use part::Part;
+pub(super) use reply::Reply;
 
 const LINE_END: &[u8] = b"\r\n";
 
 /// A line that is longer is no number of this protocol and no error that anybody would read.
 const MAX_LINE_BYTES: usize = 4 * 1024;
-/// Room that is made at once for the rest of a value, so that it comes in few pieces; and not all that a store says
-/// will come.
-const MAX_ROOM_BYTES: usize = 4 * 1024 * 1024;
+/// What the values of one answer may have in all, in bytes, before each further one needs room of its own.
+const SMALL_ANSWER_BYTES: usize = 64 * 1024;
+/// What is allocated at once for a value: not all that a store says will come.
+const MAX_CAPACITY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Appends one MGET of all `keys`.
 pub(super) fn put_mget(keys: &impl KeyList, out: &mut Vec<u8>) {
@@ -26,9 +34,13 @@ pub(super) fn put_mget(keys: &impl KeyList, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends one GET for each of `keys`.
-pub(super) fn put_gets(keys: &impl KeyList, out: &mut Vec<u8>) {
-    for place in 0..keys.count() {
+/// Appends one GET for each of `keys` at these places.
+pub(super) fn put_gets(
+    keys: &impl KeyList,
+    places: impl Iterator<Item = usize>,
+    out: &mut Vec<u8>,
+) {
+    for place in places {
         out.extend_from_slice(b"*2\r\n$3\r\nGET\r\n");
         put_key(keys, place, out);
     }
@@ -65,10 +77,60 @@ pub(super) enum Expected {
     Array(usize),
     /// So many values, each by itself: GET and GET and GET.
     Each(usize),
+    /// The same from a node of a cluster, which may say of some keys that they are elsewhere.
+    Scattered(usize),
+    /// What ASKING is answered by, and one value as of [`Expected::Scattered`].
+    Arriving,
 }
 
-/// Values in their order, `None` for a key that is absent or of another kind; or what the store said instead.
-pub(super) type Answer = Result<Vec<Option<Bytes>>, String>;
+/// Values in their order, `None` for a key that is absent or of another kind; or why there are none.
+pub(super) type Answer = Result<Vec<Option<Bytes>>, Refusal>;
+
+/// Why there are no values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// What the store said instead.
+    Said(String),
+    /// Together they have so many bytes, which did not fit in what may be held here, and were let go as they came.
+    NoRoom(usize),
+    /// Some of the keys are with other nodes.
+    Elsewhere(Box<Elsewhere>),
+}
+
+/// What a node of a cluster has, and where the rest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    /// As in an [`Answer`]; `None` also for what is elsewhere.
+    pub(super) values: Vec<Option<Bytes>>,
+    /// Places among the keys that were asked for, and where these are.
+    pub(super) keys: Vec<(usize, Redirection)>,
+}
+
+/// Where a key is. <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Redirection {
+    /// With an empty host: that of the node which said so.
+    pub(super) node: Node,
+    /// For this time only, and to be asked for as what is under way.
+    pub(super) is_arriving: bool,
+}
+
+impl Redirection {
+    /// `MOVED 3999 127.0.0.1:6381`, or the same with `ASK`.
+    fn read(reason: &str) -> Option<Self> {
+        let (is_arriving, rest) = match reason.strip_prefix("MOVED ") {
+            Some(rest) => (false, rest),
+            None => (true, reason.strip_prefix("ASK ")?),
+        };
+        let (_slot, node) = rest.split_once(' ')?;
+        let (host, port) = node.rsplit_once(':')?;
+        let host = if host == "?" { "" } else { host };
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let port = port.trim_end().parse().ok()?;
+        let node = Node { host, port };
+        Some(Self { node, is_arriving })
+    }
+}
 
 /// The bytes are no answer to what was asked. What follows them cannot be told apart, so the connection is of no
 /// further use.
@@ -83,17 +145,35 @@ pub(super) struct Reader {
     buffer: BytesMut,
     /// Up to here the buffer is understood.
     at: usize,
-    /// The array of an MGET has begun.
-    in_array: bool,
+    /// What stands before the values is understood: the head of the array of an MGET, the answer to ASKING.
+    has_begun: bool,
+    /// A key may be elsewhere.
+    is_scattered: bool,
     found: Vec<Place>,
+    /// Bytes of the values that were found.
+    value_bytes: usize,
+    /// A value that is on its way into room of its own.
+    large: Option<Large>,
     /// The first refusal among several answers.
-    refusal: Option<String>,
+    refusal: Option<Refusal>,
+    /// Of the keys that are with other nodes.
+    elsewhere: Vec<(usize, Redirection)>,
 }
 
-/// Where the value of a key lies in the buffer.
+/// Where the value of a key lies.
 enum Place {
     Nowhere,
+    /// In the buffer.
     Between(usize, usize),
+    /// Alone.
+    Own(Bytes),
+}
+
+/// A value that does not come into the buffer.
+struct Large {
+    /// What came of it, and its place among all that is held; `None`: nobody will have it.
+    kept: Option<(BytesMut, Held)>,
+    missing: usize,
 }
 
 impl Reader {
@@ -111,28 +191,35 @@ impl Reader {
     ///
     /// # Errors
     /// When the bytes are no such answer; no further one can be taken then.
-    pub(super) fn next(&mut self, expected: Expected) -> Result<Option<Answer>, Malformed> {
+    pub(super) fn next(
+        &mut self,
+        expected: Expected,
+        room: &Room,
+    ) -> Result<Option<Answer>, Malformed> {
         let count = match expected {
-            Expected::Array(count) if !self.in_array => {
-                let Some((line, end)) = self.line()? else {
-                    return Ok(None);
-                };
-                match line {
-                    [b'*', digits @ ..] if number(digits) == Some(count) => {}
-                    [b'-', reason @ ..] => {
-                        self.refusal = Some(text(reason));
-                        self.at = end;
-                        return Ok(Some(self.take()));
-                    }
-                    _ => return Err(Malformed),
-                }
-                (self.at, self.in_array) = (end, true);
-                count
-            }
-            Expected::Array(count) | Expected::Each(count) => count,
+            Expected::Array(count) | Expected::Each(count) | Expected::Scattered(count) => count,
+            Expected::Arriving => 1,
         };
+        self.is_scattered = matches!(expected, Expected::Scattered(_) | Expected::Arriving);
+        if !self.has_begun && matches!(expected, Expected::Array(_) | Expected::Arriving) {
+            let Some((line, end)) = self.line()? else {
+                return Ok(None);
+            };
+            match (line, expected) {
+                ([b'*', digits @ ..], Expected::Array(_)) if number(digits) == Some(count) => {}
+                ([b'-', reason @ ..], Expected::Array(_)) => {
+                    self.refusal = Some(Refusal::Said(text(reason)));
+                    self.at = end;
+                    return Ok(Some(self.take()));
+                }
+                // Who is refused it is told so by the answer behind it.
+                ([b'+' | b'-', ..], Expected::Arriving) => {}
+                _ => return Err(Malformed),
+            }
+            (self.at, self.has_begun) = (end, true);
+        }
         while self.found.len() < count {
-            let Some(place) = self.value()? else {
+            let Some(place) = self.value(room)? else {
                 return Ok(None);
             };
             self.found.push(place);
@@ -150,54 +237,81 @@ impl Reader {
         };
         match line {
             [b'+', ..] => {}
-            [b'-', reason @ ..] => self.refusal = Some(text(reason)),
+            [b'-', reason @ ..] => {
+                let reason = text(reason);
+                self.at = end;
+                drop(self.take());
+                return Ok(Some(Err(reason)));
+            }
             _ => return Err(Malformed),
         }
         self.at = end;
-        Ok(Some(self.take().map(drop)))
+        drop(self.take());
+        Ok(Some(Ok(())))
     }
 
     /// The answer that is complete, and none of its bytes any more.
     fn take(&mut self) -> Answer {
         let block = self.buffer.split_to(self.at).freeze();
-        (self.at, self.in_array) = (0, false);
+        (self.at, self.has_begun, self.value_bytes) = (0, false, 0);
         let found = self.found.drain(..);
         if let Some(refusal) = self.refusal.take() {
+            self.elsewhere.clear();
             return Err(refusal);
         }
         let value = |place| match place {
             Place::Nowhere => None,
             Place::Between(start, end) => Some(block.slice(start..end)),
+            Place::Own(value) => Some(value),
         };
-        Ok(found.map(value).collect())
+        let values = found.map(value).collect();
+        if self.elsewhere.is_empty() {
+            return Ok(values);
+        }
+        let keys = std::mem::take(&mut self.elsewhere);
+        Err(Refusal::Elsewhere(Box::new(Elsewhere { values, keys })))
     }
 
     /// Where the next value lies, if all of it is there.
-    fn value(&mut self) -> Result<Option<Place>, Malformed> {
+    fn value(&mut self, room: &Room) -> Result<Option<Place>, Malformed> {
+        if self.large.is_some() {
+            return self.go_on();
+        }
         let Some((line, end)) = self.line()? else {
             return Ok(None);
         };
         let place = match line {
             b"$-1" => Place::Nowhere,
             [b'$', digits @ ..] => {
-                let value_end = end + number(digits).ok_or(Malformed)?;
+                let length = number(digits).ok_or(Malformed)?;
+                if self.value_bytes + length > SMALL_ANSWER_BYTES {
+                    self.at = end;
+                    self.begin_large(length, room);
+                    return self.go_on();
+                }
+                let value_end = end + length;
                 let whole = value_end + LINE_END.len();
                 let Some(line_end) = self.buffer.get(value_end..whole) else {
-                    let missing = whole - self.buffer.len();
-                    self.buffer.reserve(missing.min(MAX_ROOM_BYTES));
+                    self.buffer.reserve(whole - self.buffer.len());
                     return Ok(None);
                 };
                 if line_end != LINE_END {
                     return Err(Malformed);
                 }
                 self.at = whole;
+                self.value_bytes += length;
                 return Ok(Some(Place::Between(end, value_end)));
             }
             [b'-', reason @ ..] => {
                 // A key of another kind is a miss, as it is to MGET.
                 if !reason.starts_with(b"WRONGTYPE") {
                     let reason = text(reason);
-                    self.refusal.get_or_insert(reason);
+                    match Redirection::read(&reason).filter(|_| self.is_scattered) {
+                        Some(there) => self.elsewhere.push((self.found.len(), there)),
+                        None => {
+                            self.refusal.get_or_insert(Refusal::Said(reason));
+                        }
+                    }
                 }
                 Place::Nowhere
             }
@@ -207,19 +321,82 @@ impl Reader {
         Ok(Some(place))
     }
 
+    /// Makes room for a value whose length is known, and of which nothing is taken yet. What nobody will have, because of
+    /// it or of another of the same answer, is let go as it comes.
+    fn begin_large(&mut self, length: usize, room: &Room) {
+        self.value_bytes += length;
+        let mut held = room.hold();
+        let kept = if let Some(refusal) = &mut self.refusal {
+            if let Refusal::NoRoom(needed) = refusal {
+                *needed = self.value_bytes;
+            }
+            None
+        } else if room.add(&mut held, length).is_ok() {
+            let capacity = length.min(MAX_CAPACITY_BYTES);
+            Some((BytesMut::with_capacity(capacity), held))
+        } else {
+            self.refusal = Some(Refusal::NoRoom(self.value_bytes));
+            // What was found is of no use to anybody, and may be much.
+            self.found
+                .iter_mut()
+                .for_each(|place| *place = Place::Nowhere);
+            None
+        };
+        self.large = Some(Large {
+            kept,
+            missing: length,
+        });
+    }
+
+    /// Takes what came of a large value out of the buffer; its place once all of it is there.
+    fn go_on(&mut self) -> Result<Option<Place>, Malformed> {
+        let Some(large) = &mut self.large else {
+            return Ok(None);
+        };
+        let came = &self.buffer[self.at..];
+        let piece = came.len().min(large.missing);
+        if let Some((kept, _)) = &mut large.kept {
+            kept.extend_from_slice(&came[..piece]);
+        }
+        large.missing -= piece;
+        let rest = self.buffer.split_off(self.at + piece);
+        self.buffer.truncate(self.at);
+        self.buffer.unsplit(rest);
+        let is_whole = large.missing == 0;
+        let Some(line_end) = self.buffer.get(self.at..self.at + LINE_END.len()) else {
+            return Ok(None);
+        };
+        if !is_whole {
+            return Ok(None);
+        }
+        if line_end != LINE_END {
+            return Err(Malformed);
+        }
+        self.at += LINE_END.len();
+        let kept = self.large.take().and_then(|large| large.kept);
+        Ok(Some(kept.map_or(Place::Nowhere, |(value, held)| {
+            Place::Own(held.keep(value.freeze()))
+        })))
+    }
+
     /// The line that begins where the understood part ends, without its end, and where the next one begins.
     fn line(&self) -> Result<Option<(&[u8], usize)>, Malformed> {
-        let rest = &self.buffer[self.at..];
-        match rest.iter().position(|&byte| byte == b'\r') {
-            Some(length) if length > MAX_LINE_BYTES => Err(Malformed),
-            Some(length) => match rest.get(length + 1) {
-                Some(b'\n') => Ok(Some((&rest[..length], self.at + length + 2))),
-                Some(_) => Err(Malformed),
-                None => Ok(None),
-            },
-            None if rest.len() > MAX_LINE_BYTES => Err(Malformed),
+        let found = line(&self.buffer[self.at..])?;
+        Ok(found.map(|(line, next)| (line, self.at + next)))
+    }
+}
+
+/// The line that the bytes begin with, without its end, and where the next one begins, once it is whole.
+fn line(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, Malformed> {
+    match bytes.iter().position(|&byte| byte == b'\r') {
+        Some(length) if length > MAX_LINE_BYTES => Err(Malformed),
+        Some(length) => match bytes.get(length + 1) {
+            Some(b'\n') => Ok(Some((&bytes[..length], length + LINE_END.len()))),
+            Some(_) => Err(Malformed),
             None => Ok(None),
-        }
+        },
+        None if bytes.len() > MAX_LINE_BYTES => Err(Malformed),
+        None => Ok(None),
     }
 }
 
@@ -247,17 +424,20 @@ pub(in crate::store) fn fuzz(bytes: &[u8]) {
     };
     let count = usize::from(choice % 4);
     let read = |piece_bytes: usize| {
+        let room = Room::new(1024 * 1024);
         let mut reader = Reader::default();
         let mut answers = Vec::new();
         for piece in bytes.chunks(piece_bytes) {
             reader.buffer().extend_from_slice(piece);
             while !reader.is_empty() {
-                let answer = match choice / 4 % 3 {
-                    0 => reader.next(Expected::Array(count)),
-                    1 => reader.next(Expected::Each(count.max(1))),
-                    _ => reader
-                        .status()
-                        .map(|status| status.map(|status| status.map(|()| Vec::new()))),
+                let answer = match choice / 4 % 5 {
+                    0 => reader.next(Expected::Array(count), &room),
+                    1 => reader.next(Expected::Each(count.max(1)), &room),
+                    2 => reader.next(Expected::Scattered(count.max(1)), &room),
+                    3 => reader.next(Expected::Arriving, &room),
+                    _ => reader.status().map(|status| {
+                        status.map(|status| status.map(|()| Vec::new()).map_err(Refusal::Said))
+                    }),
                 };
                 match answer {
                     Ok(Some(answer)) => answers.push(answer),
@@ -269,158 +449,10 @@ pub(in crate::store) fn fuzz(bytes: &[u8]) {
         (answers, false)
     };
     assert_eq!(read(bytes.len().max(1)), read(usize::from(choice / 16) + 1));
+    let _ = Reply::read(bytes);
+    let mut came = BytesMut::from(bytes);
+    while let Ok(Some(_)) = Part::take(&mut came) {}
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(bytes: &[u8], expected: Expected) -> Result<Option<Answer>, Malformed> {
-        let mut reader = Reader::default();
-        reader.buffer().extend_from_slice(bytes);
-        reader.next(expected)
-    }
-
-    fn all(values: &[Option<&'static str>]) -> Vec<Option<Bytes>> {
-        values.iter().map(|value| value.map(Bytes::from)).collect()
-    }
-
-    #[test]
-    fn a_status_is_good_or_a_refusal() {
-        let mut reader = Reader::default();
-        reader
-            .buffer()
-            .extend_from_slice(b"+OK\r\n-WRONGPASS x\r\n+");
-        assert_eq!(reader.status(), Ok(Some(Ok(()))));
-        assert_eq!(reader.status(), Ok(Some(Err("WRONGPASS x".into()))));
-        assert_eq!(reader.status(), Ok(None));
-        reader.buffer().extend_from_slice(b"OK\r\n:1\r\n");
-        assert_eq!(reader.status(), Ok(Some(Ok(()))));
-        assert_eq!(reader.status(), Err(Malformed));
-    }
-
-    #[test]
-    fn commands_are_written_as_the_protocol_has_them() {
-        let keys: Vec<Bytes> = ["a", "long:key:1"].map(Bytes::from).into();
-        let mut out = Vec::new();
-        put_mget(&keys, &mut out);
-        put_gets(&keys, &mut out);
-        put_command(&[b"SELECT", b"12"], &mut out);
-        let expected = [
-            "*3\r\n$4\r\nMGET\r\n$1\r\na\r\n$10\r\nlong:key:1\r\n",
-            "*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
-            "*2\r\n$3\r\nGET\r\n$10\r\nlong:key:1\r\n",
-            "*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\n",
-        ];
-        assert_eq!(String::from_utf8_lossy(&out), expected.concat());
-    }
-
-    #[test]
-    fn answers_are_understood() {
-        let refused = |text: &str| Err(text.to_owned());
-        for (bytes, expected, answer) in [
-            (
-                "*2\r\n$1\r\nx\r\n$-1\r\n",
-                Expected::Array(2),
-                Ok(all(&[Some("x"), None])),
-            ),
-            // What a value holds is its own affair.
-            (
-                "*1\r\n$6\r\n*1\r\n-\r\r\n",
-                Expected::Array(1),
-                Ok(all(&[Some("*1\r\n-\r")])),
-            ),
-            ("-LOADING x\r\n", Expected::Array(2), refused("LOADING x")),
-            (
-                "$0\r\n\r\n-WRONGTYPE x\r\n",
-                Expected::Each(2),
-                Ok(all(&[Some(""), None])),
-            ),
-            // The first reason is told, and all answers belong to it.
-            (
-                "$1\r\nx\r\n-NOPERM x\r\n-OOPS\r\n",
-                Expected::Each(3),
-                refused("NOPERM x"),
-            ),
-        ] {
-            assert_eq!(
-                read(bytes.as_bytes(), expected),
-                Ok(Some(answer)),
-                "{bytes:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_answer_to_what_was_asked_is_malformed() {
-        let endless = "$".repeat(MAX_LINE_BYTES + 1);
-        for (bytes, expected) in [
-            ("*3\r\n", Expected::Array(2)),
-            ("*-1\r\n", Expected::Array(2)),
-            ("$1\r\nx\r\n", Expected::Array(1)),
-            ("*1\r\n:1\r\n", Expected::Array(1)),
-            ("*1\r\n", Expected::Each(1)),
-            ("+OK\r\n", Expected::Each(1)),
-            ("$1\r\nxyz", Expected::Each(1)),
-            ("$\r\n", Expected::Each(1)),
-            ("$+1\r\nx\r\n", Expected::Each(1)),
-            ("$-2\r\n", Expected::Each(1)),
-            ("$99999999999\r\n", Expected::Each(1)),
-            ("$1\rx", Expected::Each(1)),
-            ("\r\n", Expected::Each(1)),
-            (&endless, Expected::Each(1)),
-        ] {
-            assert_eq!(
-                read(bytes.as_bytes(), expected),
-                Err(Malformed),
-                "{bytes:?}"
-            );
-        }
-    }
-
-    fn any_answers() -> impl Strategy<Value = Vec<(bool, Vec<Option<Vec<u8>>>)>> {
-        let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
-        let answer = (any::<bool>(), proptest::collection::vec(value, 0..6));
-        proptest::collection::vec(answer, 0..6)
-    }
-
-    proptest! {
-        #[test]
-        fn answers_are_the_same_in_pieces_of_any_size(answers in any_answers(), sizes in proptest::collection::vec(1..50_usize, 1..9)) {
-            let mut bytes = Vec::new();
-            for (is_array, values) in &answers {
-                if *is_array {
-                    put_head(b'*', values.len(), &mut bytes);
-                }
-                for value in values {
-                    match value {
-                        Some(value) => {
-                            put_head(b'$', value.len(), &mut bytes);
-                            bytes.extend_from_slice(value);
-                            bytes.extend_from_slice(LINE_END);
-                        }
-                        None => bytes.extend_from_slice(b"$-1\r\n"),
-                    }
-                }
-            }
-            let mut reader = Reader::default();
-            let (mut rest, mut sizes) = (&bytes[..], sizes.into_iter().cycle());
-            for (is_array, values) in answers {
-                let expected = if is_array { Expected::Array } else { Expected::Each };
-                let answer = loop {
-                    if let Some(answer) = reader.next(expected(values.len())).expect("well formed") {
-                        break answer.expect("no refusal");
-                    }
-                    let (piece, behind) = rest.split_at(sizes.next().unwrap_or(1).min(rest.len()));
-                    prop_assert!(!piece.is_empty());
-                    reader.buffer().extend_from_slice(piece);
-                    rest = behind;
-                };
-                let answer: Vec<_> = answer.into_iter().map(|value| value.map(Vec::from)).collect();
-                prop_assert_eq!(answer, values);
-            }
-            prop_assert!(rest.is_empty() && reader.is_empty());
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,231 @@
+//! All addresses of a target's name, and connections to them.
+//!
+//! Enters: a name and port. Leaves: connections, dealt over the addresses that answer. Must not hold on to an address
+//! that is gone: the others are tried, and the name is resolved again.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::inbox::Inbox;
+use crate::config::TargetUrl;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// However many connections fail, the name is asked for no more often.
+const RESOLVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Where a target is; for all threads together, so that each knows what another found out.
+pub(in crate::bench) struct Addresses {
+    url: TargetUrl,
+    known: Mutex<Known>,
+}
+
+/// What is known about the addresses. Pure.
+#[derive(Debug)]
+struct Known {
+    all: Vec<SocketAddr>,
+    /// Those that did not answer the last time.
+    failed: Vec<SocketAddr>,
+    resolved: Instant,
+}
+
+impl Known {
+    fn new(all: Vec<SocketAddr>, now: Instant) -> Self {
+        Self {
+            all,
+            failed: Vec::new(),
+            resolved: now,
+        }
+    }
+
+    /// In which order to try them, for the connection whose turn it is: in turns, and last what failed before.
+    fn order(&self, turn: usize) -> Vec<SocketAddr> {
+        let is_failed = |address: &SocketAddr| self.failed.contains(address);
+        let (mut failed, mut order): (Vec<_>, Vec<_>) =
+            self.all.iter().copied().partition(is_failed);
+        for addresses in [&mut order, &mut failed] {
+            let first = turn % addresses.len().max(1);
+            addresses.rotate_left(first);
+        }
+        order.append(&mut failed);
+        order
+    }
+
+    fn tried(&mut self, address: SocketAddr, answers: bool) {
+        self.failed.retain(|&failed| failed != address);
+        if !answers {
+            self.failed.push(address);
+        }
+    }
+
+    /// Whether to resolve the name again; whoever is told so does it.
+    fn is_stale(&mut self, now: Instant) -> bool {
+        let is_stale = now.saturating_duration_since(self.resolved) >= RESOLVE_EVERY;
+        if is_stale {
+            self.resolved = now;
+        }
+        is_stale
+    }
+
+    /// The name stands for these by now. No answer tells nothing about those before.
+    fn resolve(&mut self, all: Vec<SocketAddr>) {
+        if !all.is_empty() {
+            self.failed.retain(|failed| all.contains(failed));
+            self.all = all;
+        }
+    }
+}
+
+impl Addresses {
+    /// Of a name.
+    ///
+    /// # Errors
+    /// When it stands for no address.
+    pub(in crate::bench) async fn resolve(url: &TargetUrl) -> io::Result<Arc<Self>> {
+        let found = lookup(url).await?;
+        if found.is_empty() {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        Ok(Arc::new(Self::new(url.clone(), found)))
+    }
+
+    /// One that needs no name.
+    pub(in crate::bench) fn only(address: SocketAddr) -> Arc<Self> {
+        let url = TargetUrl {
+            host: address.ip().to_string(),
+            port: address.port(),
+        };
+        Arc::new(Self::new(url, vec![address]))
+    }
+
+    fn new(url: TargetUrl, all: Vec<SocketAddr>) -> Self {
+        let known = Mutex::new(Known::new(all, Instant::now()));
+        Self { url, known }
+    }
+
+    /// A connection to the first address that answers, in the order of this `turn`.
+    ///
+    /// # Errors
+    /// When none does: what the last one said.
+    pub(super) async fn connect(&self, turn: usize) -> io::Result<TcpStream> {
+        let mut found = Err(io::ErrorKind::AddrNotAvailable.into());
+        let mut has_failed = false;
+        let order = self.known().order(turn);
+        for address in order {
+            found = connect(address).await;
+            self.known().tried(address, found.is_ok());
+            if found.is_ok() {
+                break;
+            }
+            has_failed = true;
+        }
+        if has_failed && self.known().is_stale(Instant::now()) {
+            // The next connection profits by it.
+            let resolved = lookup(&self.url).await.unwrap_or_default();
+            self.known().resolve(resolved);
+        }
+        found
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+async fn lookup(url: &TargetUrl) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((url.host.as_str(), url.port));
+    let found = timeout(RESOLVE_TIMEOUT, found).await;
+    Ok(found.map_err(|_| timed_out())??.collect())
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| timed_out())??;
+    // On loopback, a connection to a port that nobody listens on can meet itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    Inbox::ask_for_stamps(&stream);
+    Ok(stream)
+}
+
+fn timed_out() -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn addresses(last_bytes: &[u8]) -> Vec<SocketAddr> {
+        let address = |&byte: &u8| SocketAddr::from(([127, 0, 0, byte], 80));
+        last_bytes.iter().map(address).collect()
+    }
+
+    #[test]
+    fn connections_are_dealt_over_what_answers_and_the_rest_is_tried_last() {
+        let now = Instant::now();
+        let mut known = Known::new(addresses(&[1, 2, 3]), now);
+        assert_eq!(known.order(0), addresses(&[1, 2, 3]));
+        assert_eq!(known.order(4), addresses(&[2, 3, 1]));
+        known.tried(addresses(&[2])[0], false);
+        assert_eq!(known.order(0), addresses(&[1, 3, 2]));
+        assert_eq!(known.order(1), addresses(&[3, 1, 2]));
+        known.tried(addresses(&[2])[0], true);
+        assert_eq!(known.order(1), addresses(&[2, 3, 1]));
+        assert!(Known::new(Vec::new(), now).order(7).is_empty());
+    }
+
+    #[test]
+    fn a_name_is_resolved_again_at_a_bounded_rate_and_what_it_says_counts() {
+        let now = Instant::now();
+        let mut known = Known::new(addresses(&[1, 2]), now);
+        assert!(!known.is_stale(now));
+        assert!(known.is_stale(now + RESOLVE_EVERY));
+        assert!(!known.is_stale(now + RESOLVE_EVERY), "one at a time");
+        known.tried(addresses(&[2])[0], false);
+        known.resolve(addresses(&[2, 3]));
+        assert_eq!(known.order(0), addresses(&[3, 2]));
+        known.resolve(Vec::new());
+        assert_eq!(known.order(0), addresses(&[3, 2]));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn when_one_address_dies_connections_go_on_with_the_other() {
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let (first, second) = tokio::join!(listen(), listen());
+        let (first, second) = (first.expect("a port"), second.expect("a port"));
+        let both = [&first, &second].map(|one| one.local_addr().expect("an address"));
+        let url = TargetUrl {
+            host: "127.0.0.1".into(),
+            port: both[0].port(),
+        };
+        let target = Addresses::new(url, both.to_vec());
+        for turn in 0..4 {
+            let stream = target.connect(turn).await.expect("connected");
+            assert_eq!(stream.peer_addr().expect("a peer"), both[turn % 2]);
+        }
+        drop(first);
+        for turn in 0..4 {
+            let stream = target.connect(turn).await.expect("connected");
+            assert_eq!(stream.peer_addr().expect("a peer"), both[1]);
+        }
+        drop(second);
+        assert!(target.connect(0).await.is_err());
+    }
+}

@@ -1,0 +1,236 @@
+//! The connections of one generator thread, and operations of the store in their place.
+//!
+//! Enters: addresses and a worker. Leaves: answers, handed to the worker as they come. Must not keep books:
+//! the worker does.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::Addresses;
+use super::http::{Bodies, Malformed, Read, Reader};
+use super::inbox::Inbox;
+use super::thread::{Share, Way};
+use super::worker::Worker;
+use crate::bench::judge::ledger::{Cause, Outcome};
+use crate::bench::plan::Arrival;
+use crate::bench::plan::workload::{Answer, Ask, WRITTEN, Work};
+use crate::config::StoreUrl;
+use crate::random::{below, splitmix64};
+use crate::store::{Store, StoreError};
+
+/// A connection that cannot be made, or never answered, is tried again after this much, up to twice as long.
+const RECONNECT_AFTER: Duration = Duration::from_millis(50);
+/// Connections that are opened at once.
+const CONNECTS_AT_ONCE: usize = 64;
+/// A server drops whom it has no room to queue for, and thousands that come together may be too many for a moment.
+const FIRST_ATTEMPTS: u64 = 3;
+
+pub(super) fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Good(work) => Outcome::Ok(work),
+        Answer::Wrong => Outcome::Error(Cause::WrongAnswer),
+        Answer::Status(status) => Outcome::Error(Cause::Status(status)),
+    }
+}
+
+/// Asks the store what an arrival asks for, through the client that serve uses.
+pub(super) async fn ask_store(worker: Rc<Worker>, store: Store, slot: usize, arrival: Arrival) {
+    let workload = &worker.share.workload;
+    let number = arrival.number;
+    let answer = match workload.ask(number) {
+        Ask::Stats => store.stats().await.map(|_| Answer::Good(Work::default())),
+        Ask::Write => {
+            let index = workload.indexes(number).next().unwrap_or_default();
+            let key = workload.keys(number).pop().unwrap_or_default();
+            let written = store.put(key, workload.record(index).unwrap_or_default(), None);
+            written.await.map(|()| Answer::Good(WRITTEN))
+        }
+        Ask::Sessions | Ask::Session | Ask::Template => {
+            let values = store.get_many(workload.keys(number)).await;
+            values.map(|values| workload.judge_values(number, &values))
+        }
+    };
+    let outcome = answer.map_or_else(
+        |error| match error {
+            StoreError::Timeout(_) => Outcome::Timeout,
+            StoreError::Unavailable(_) | StoreError::Loading(_) => {
+                Outcome::Error(Cause::ConnectionLost)
+            }
+            StoreError::Full(_)
+            | StoreError::NoRoom { .. }
+            | StoreError::Discarded(_)
+            | StoreError::CrossSlot
+            | StoreError::Refused(_)
+            | StoreError::Setup(_) => Outcome::Error(Cause::Refused),
+        },
+        outcome,
+    );
+    // The embedded store is done when it returns: its own time on this thread must not be taken for the thread's
+    // absence.
+    let in_process = matches!(&worker.share.way, Way::Store(_, config) if matches!(config.url, StoreUrl::Embedded(_)));
+    let lay_ns = in_process.then_some(0);
+    worker.settled(slot, arrival, outcome, lay_ns);
+}
+
+/// Keeps one connection of the pool alive: reads its answers, and connects again when it is lost.
+pub(super) async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream) {
+    let Way::Http(addresses) = worker.share.way.clone() else {
+        return;
+    };
+    let mut inbox = Inbox::new();
+    for attempt in 0_u64.. {
+        let (reader, writer) = stream.into_split();
+        worker.joined(slot, Some(writer));
+        let (since, mut answers) = (Instant::now(), 0);
+        inbox.clear();
+        let end = read_answers(&worker, slot, &reader, &mut inbox, &mut answers).await;
+        worker.lost(slot, end);
+        // One that the target merely closed comes back at once; one that it never lets stand would only spin.
+        if answers == 0 && since.elapsed() < RECONNECT_AFTER {
+            wait_before_connecting(slot, attempt).await;
+        }
+        stream = reconnect(&worker, &addresses, slot, attempt).await;
+    }
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was closed, or broke, and nothing of the next answer had come, or only that it had stood idle for too long.
+    Untouched,
+    /// It was closed, or broke.
+    Closed,
+    /// What came over it cannot be read.
+    Malformed(Malformed),
+}
+
+/// Reads answers until the connection is of no use any more, and says why.
+async fn read_answers(
+    worker: &Rc<Worker>,
+    slot: usize,
+    stream: &OwnedReadHalf,
+    inbox: &mut Inbox,
+    answers: &mut u64,
+) -> End {
+    let is_judged = worker.share.workload.template.is_none();
+    let mut reader = Reader::new(if is_judged {
+        Bodies::Kept
+    } else {
+        Bodies::Counted
+    });
+    loop {
+        let received = inbox.receive(stream.as_ref()).await;
+        let closed = received.as_ref().is_ok_and(|&length| length == 0);
+        if (closed || received.is_err()) && reader.is_between_answers() && inbox.bytes().is_empty()
+        {
+            return End::Untouched;
+        }
+        if received.is_err() {
+            return End::Closed;
+        }
+        let bytes = inbox.bytes();
+        let Read { consumed, response } = match reader.read(bytes, closed) {
+            Ok(read) => read,
+            Err(malformed) => return End::Malformed(malformed),
+        };
+        if let Some(response) = response {
+            let is_last = consumed == bytes.len();
+            // A request that met it on its way is not what it answers.
+            if is_last && response.ends_idle_connection() && worker.may_have_stood_idle(slot) {
+                return End::Untouched;
+            }
+            // More than one answer, or one without a request: the two sides disagree.
+            if !is_last || !worker.answered(slot, &response, bytes, inbox.lay_ns()) {
+                return End::Malformed(Malformed::Unasked);
+            }
+            *answers += 1;
+            if !response.keep_alive {
+                return End::Closed;
+            }
+        }
+        inbox.consume(consumed);
+        if closed {
+            return End::Closed;
+        }
+    }
+}
+
+/// What a thread needs to begin.
+pub(super) enum Connected {
+    Http(Vec<TcpStream>),
+    Store,
+}
+
+/// All connections of the share, some at a time; `None` when the stop signal came first.
+pub(super) async fn connect_all(
+    share: &Share,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Connected>> {
+    let Way::Http(addresses) = &share.way else {
+        return Ok(Some(Connected::Store));
+    };
+    let connects = futures_util::stream::iter(0..share.connections)
+        .map(|slot| connect_first(addresses, turn(share, slot)))
+        .buffer_unordered(CONNECTS_AT_ONCE)
+        .try_collect();
+    tokio::select! {
+        () = stop.cancelled() => Ok(None),
+        streams = connects => {
+            let streams = streams.with_context(|| format!("connecting to {addresses}"))?;
+            Ok(Some(Connected::Http(streams)))
+        }
+    }
+}
+
+/// Before the load begins, a connection that takes too long is tried again; one that is refused is not.
+async fn connect_first(addresses: &Addresses, turn: usize) -> io::Result<TcpStream> {
+    let mut attempt = 1;
+    loop {
+        match addresses.connect(turn).await {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && attempt < FIRST_ATTEMPTS => {
+                wait_before_connecting(turn, attempt).await;
+                attempt += 1;
+            }
+            found => return found,
+        }
+    }
+}
+
+/// Each connection of the run has another number, over all threads.
+fn turn(share: &Share, slot: usize) -> usize {
+    slot * share.threads as usize + share.number as usize
+}
+
+/// Tries until it succeeds; the run's end drops it.
+async fn reconnect(worker: &Worker, addresses: &Addresses, slot: usize, attempt: u64) -> TcpStream {
+    let mut retry = attempt;
+    loop {
+        match addresses.connect(turn(&worker.share, slot)).await {
+            Ok(stream) => return stream,
+            Err(error) => worker.failed_to_connect(slot, &error),
+        }
+        retry = retry.wrapping_add(1);
+        wait_before_connecting(slot, retry).await;
+    }
+}
+
+/// Long enough not to spin, and not as long for one connection as for another.
+async fn wait_before_connecting(slot: usize, attempt: u64) {
+    let bits = splitmix64(slot as u64, attempt);
+    let jitter_us = below(bits, RECONNECT_AFTER.as_micros() as u64);
+    tokio::time::sleep(RECONNECT_AFTER + Duration::from_micros(jitter_us)).await;
+}
+
+/// Ends both directions, so that the reader of the connection wakes and finds out.
+pub(super) fn shut_down(writer: &OwnedWriteHalf) {
+    // Fails when the other side was faster, which is as good.
+    let stream: &TcpStream = writer.as_ref();
+    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+}

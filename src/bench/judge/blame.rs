@@ -1,0 +1,226 @@
+//! Whose fault is a missed objective? Pure.
+//!
+//! Enters: tallies and the flow of a run. Leaves: a [`Culprit`] and the parts of a latency. Must not blame the target for
+//! the generator's own delay or for too few connections, nor either of them for the target's.
+
+use super::flow::Pool;
+use super::histogram::value_at;
+use super::rate::Pace;
+use super::tally::Tally;
+use crate::objectives::Quantile;
+
+/// A target is slower with all connections busy than with few of them when its service time is longer by this factor. One
+/// that does one request after the other is slower by 2 with two connections, and by more with more.
+const SLOWER: f64 = 1.5;
+/// The same, when only few requests were sent with few of them busy: one slow answer among those hides half of it.
+const SLOWER_OF_FEW: f64 = 3.0;
+/// So many answers are enough to tell.
+const ENOUGH_ANSWERS: u64 = 8;
+
+/// Who explains a miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Culprit {
+    /// The target.
+    Target,
+    /// The generator: it sent late, or took answers late.
+    Generator,
+    /// Too few connections: the target was as fast with all of them busy as with few of them.
+    Connections {
+        /// So many would have done.
+        enough: u64,
+    },
+    /// Too few connections to tell whether they or the target were the limit.
+    ConnectionsOrTarget {
+        /// So many would tell.
+        enough: u64,
+    },
+}
+
+/// A latency taken apart, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Parts {
+    /// What is not there without the generator's lag and receive delay, and without what its stalls held up.
+    pub generator: u64,
+    /// What is not there in the service time.
+    pub connection_wait: u64,
+    /// The service time.
+    pub target: u64,
+}
+
+/// Takes the latency at a quantile apart: differences of the same quantile of latency, of latency without the
+/// generator's part, and of service time.
+#[must_use]
+pub fn parts_at(tally: &Tally, quantile: Quantile) -> Parts {
+    let latency_us = value_at(&tally.latency_us(), quantile);
+    let undelayed_us = value_at(&tally.undelayed_us, quantile).min(latency_us);
+    let service_us = value_at(&tally.service_us, quantile).min(undelayed_us);
+    Parts {
+        generator: latency_us - undelayed_us,
+        connection_wait: undelayed_us - service_us,
+        target: service_us,
+    }
+}
+
+/// Who explains that a latency is above its bound.
+#[must_use]
+pub fn of_latency(parts: Parts, at_most_us: u64, pool: &Pool, rps: f64) -> Culprit {
+    if parts.connection_wait + parts.target <= at_most_us {
+        Culprit::Generator
+    } else if parts.target <= at_most_us {
+        of_waiting(pool, rps)
+    } else {
+        Culprit::Target
+    }
+}
+
+/// Who explains that answers did not keep up.
+#[must_use]
+pub fn of_pace(pace: &Pace, pool: &Pool, rps: f64) -> Culprit {
+    match pace {
+        Pace::Behind(backlog) if !backlog.without_generator => Culprit::Generator,
+        Pace::Silent(silence) if silence.of_generator => Culprit::Generator,
+        Pace::Behind(backlog) if backlog.in_service => Culprit::Target,
+        _ => of_waiting(pool, rps),
+    }
+}
+
+/// Who explains that arrivals waited for a connection: the pool, if the target was as fast with all connections busy as
+/// with at most a quarter of them, and that was seen. A connection-second of a full pool, over the answers in it, is the service time under full load
+/// (Little's law), and counts what never was answered too.
+#[must_use]
+pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
+    if pool.full_s <= 0.0 || pool.full_answers == 0 {
+        return Culprit::Target;
+    }
+    let full_s = pool.full_s / pool.full_answers as f64;
+    let enough = enough_connections(rps, full_s);
+    if pool.roomy_answers == 0 {
+        return Culprit::ConnectionsOrTarget { enough };
+    }
+    let roomy_s = pool.roomy_service_s / pool.roomy_answers as f64;
+    let is_slower = |factor: f64| full_s >= factor * roomy_s;
+    let for_certain = if pool.roomy_answers < ENOUGH_ANSWERS {
+        SLOWER_OF_FEW
+    } else {
+        SLOWER
+    };
+    if is_slower(for_certain) {
+        Culprit::Target
+    } else if is_slower(SLOWER) {
+        Culprit::ConnectionsOrTarget { enough }
+    } else {
+        Culprit::Connections { enough }
+    }
+}
+
+/// Busy connections on average are rate × service time (Little's law); three standard deviations of as many independent
+/// ones, and one, are room.
+fn enough_connections(rps: f64, service_s: f64) -> u64 {
+    let busy = rps * service_s;
+    (busy + 3.0 * busy.sqrt()).ceil() as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::judge::rate::{Backlog, Silence};
+
+    fn pool(full_ms: f64, roomy_ms: f64, roomy_answers: u64) -> Pool {
+        Pool {
+            full_s: full_ms,
+            full_answers: 1_000,
+            roomy_answers,
+            roomy_service_s: roomy_ms * roomy_answers as f64 / 1e3,
+        }
+    }
+
+    #[test]
+    fn the_pool_is_the_limit_when_the_target_is_as_fast_under_all_of_it() {
+        for (pool, expected) in [
+            // 400 a second for 10 ms each.
+            (pool(10.0, 10.0, 1), Culprit::Connections { enough: 11 }),
+            (pool(10.0, 9.0, 100), Culprit::Connections { enough: 11 }),
+            (
+                pool(20.0, 10.0, 1),
+                Culprit::ConnectionsOrTarget { enough: 18 },
+            ),
+            (
+                pool(20.0, 0.0, 0),
+                Culprit::ConnectionsOrTarget { enough: 18 },
+            ),
+            // Two connections to a target that does one request after the other.
+            (pool(20.0, 10.0, 8), Culprit::Target),
+            (
+                pool(20.0, 10.0, 7),
+                Culprit::ConnectionsOrTarget { enough: 18 },
+            ),
+            (pool(40.0, 10.0, 1), Culprit::Target),
+            // It stood still with all of them.
+            (
+                Pool {
+                    full_answers: 0,
+                    ..pool(1_400.0, 1.0, 100)
+                },
+                Culprit::Target,
+            ),
+            (Pool::default(), Culprit::Target),
+        ] {
+            assert_eq!(of_waiting(&pool, 400.0), expected, "{pool:?}");
+        }
+    }
+
+    #[test]
+    fn a_latency_that_holds_without_a_part_is_the_fault_of_that_part() {
+        let full = pool(10.0, 10.0, 100);
+        let parts = |generator, connection_wait, target| Parts {
+            generator,
+            connection_wait,
+            target,
+        };
+        for (parts, expected) in [
+            (parts(90, 5, 5), Culprit::Generator),
+            (parts(0, 45, 5), Culprit::Connections { enough: 11 }),
+            (parts(0, 0, 51), Culprit::Target),
+            (parts(90, 5, 51), Culprit::Target),
+        ] {
+            assert_eq!(of_latency(parts, 10, &full, 400.0), expected, "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_backlog_is_that_of_who_makes_it() {
+        let backlog = |without_generator, in_service| {
+            Pace::Behind(Backlog {
+                share: 0.5,
+                since_s: 0.0,
+                unanswered: 9,
+                without_generator,
+                in_service,
+            })
+        };
+        let silence = |of_generator| {
+            Pace::Silent(Silence {
+                since_s: 0.0,
+                seconds: 2.0,
+                answers: 0,
+                share: 0.8,
+                of_generator,
+            })
+        };
+        let full = pool(10.0, 10.0, 100);
+        for (pace, expected) in [
+            (backlog(false, false), Culprit::Generator),
+            (backlog(true, true), Culprit::Target),
+            (backlog(true, false), Culprit::Connections { enough: 11 }),
+            (silence(true), Culprit::Generator),
+            (silence(false), Culprit::Connections { enough: 11 }),
+        ] {
+            assert_eq!(of_pace(&pace, &full, 400.0), expected, "{pace:?}");
+        }
+        assert_eq!(
+            of_pace(&silence(false), &Pool::default(), 400.0),
+            Culprit::Target
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! What happened, and what follows from it. Pure: no clock, no network, no output.
+//!
+//! Enters: events of single arrivals. Leaves: tallies, [`results::Results`] and a verdict. Must not know how a
+//! load is driven or shown.
+//!
+//! An event is counted in a [`tally`] of its [`interval`] and in the [`flow`]; both are the [`evidence`]. At the end
+//! [`rate`] tells whether each stage kept up, [`criteria`] hold the objectives against what was measured, [`blame`] tells
+//! whose fault a miss is, and [`verdict`] concludes.
+
+pub mod abort;
+pub mod blame;
+pub mod clock;
+pub mod criteria;
+pub mod evidence;
+pub mod flow;
+pub mod histogram;
+pub mod interval;
+pub mod ledger;
+pub mod rate;
+pub mod reconcile;
+pub mod results;
+pub mod series;
+pub mod tally;
+pub(super) mod tries;
+pub mod verdict;

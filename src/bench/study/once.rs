@@ -1,0 +1,384 @@
+//! One run: prepares the target, drives it, publishes what came of it.
+//!
+//! Enters: a [`BenchConfig`] and a stop signal. Leaves: a report, files if asked for, and the verdict's exit
+//! code. Must not measure and print in one place.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::background::Background;
+use super::early::Early;
+use crate::bench::drive::probe::{self, TargetInfo};
+use crate::bench::drive::{self, Load, Totals, Way};
+use crate::bench::judge::flow::Outline;
+use crate::bench::judge::interval::Interval;
+use crate::bench::judge::results::Results;
+use crate::bench::judge::series::Series;
+use crate::bench::judge::verdict::Verdict;
+use crate::bench::plan::keys::Chooser;
+use crate::bench::plan::schedule::Schedule;
+use crate::bench::plan::workload::{self, Workload};
+use crate::bench::report;
+use crate::bench::report::files::Files;
+use crate::bench::report::watch::{SoFar, Watch};
+use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
+use crate::load::{PRESETS, Shard, Stages};
+use crate::output;
+use crate::record::Dataset;
+use crate::store::{DatasetInfo, NotedSize, Store, Usage};
+use crate::units::{KeyCount, grouped};
+
+/// Larger records do not fit into the send buffer of a connection, and would be cut off.
+const MAX_WRITTEN_BYTES: usize = 32 * 1024;
+/// Files that the program itself holds open.
+const OTHER_FILES: u64 = 64;
+/// A target that is still at its last answers may not tell its counters at the first time of asking.
+const ASK_AGAIN: usize = 3;
+/// Enough to connect some ten thousand times.
+const CONNECT_BEFORE: Duration = Duration::from_secs(3);
+/// serve keeps its statistics for a second, and the store's counters are read through them.
+pub(super) const STATS_AGE: Duration = Duration::from_millis(1_100);
+
+pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Result<u8> {
+    let publication = Publication::prepare(config)?;
+    let mut bench = Bench::prepare(config).await?;
+    bench.announce();
+    if let Some(start_at) = config.start_at {
+        if !wait_for(start_at, stop).await {
+            output::say("interrupted before the start");
+            return Ok(Verdict::Invalid.exit_code());
+        }
+        // The store's counters as they are now.
+        bench = Bench::prepare(config).await?;
+    }
+    let (results, series) = bench.measure(&config.stages, stop).await?;
+    publication.publish(&results, &series)
+}
+
+/// Where results go, found out before there are any.
+pub(super) struct Publication {
+    json_on_stdout: bool,
+    earlier: Option<Value>,
+    files: Files,
+}
+
+impl Publication {
+    pub(super) fn prepare(config: &BenchConfig) -> anyhow::Result<Self> {
+        let earlier = config.outputs.compare.as_deref();
+        Ok(Self {
+            json_on_stdout: config.outputs.json_on_stdout(),
+            earlier: earlier.map(report::compare::read).transpose()?,
+            files: Files::create(&config.outputs)?,
+        })
+    }
+
+    /// Prints and writes the results, and gives the exit code of their verdict.
+    ///
+    /// # Errors
+    /// When something that was asked for could not be written; the verdict is on standard error then.
+    pub(super) fn publish(self, results: &Results, series: &Series) -> anyhow::Result<u8> {
+        let printed = self.print(results);
+        let written = self.files.write(results, series, self.earlier.as_ref());
+        if printed.is_err() || written.is_err() || output::lost().is_some() {
+            output::say(&format!("{}: {}", results.verdict.name(), results.reason));
+        }
+        printed.and(written)?;
+        Ok(results.verdict.exit_code())
+    }
+
+    fn print(&self, results: &Results) -> anyhow::Result<()> {
+        if self.json_on_stdout {
+            // Whoever asked for it must not go without, as a reader of text may.
+            return output::deliver(&report::json(results)?)
+                .context("writing --json - to standard output");
+        }
+        let colour = std::io::stdout().is_terminal();
+        output::print(&report::text::render(results, colour));
+        if let Some(earlier) = &self.earlier {
+            output::print(&report::compare::text(earlier, results));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until it is time to connect: not long before the start, as a server does not keep idle connections.
+/// Whether that time came.
+async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> bool {
+    let left = start_at
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    output::say(&format!(
+        "Starting at {}, in {} s",
+        humantime::format_rfc3339_seconds(start_at),
+        left.as_secs()
+    ));
+    tokio::select! {
+        () = tokio::time::sleep(left.saturating_sub(CONNECT_BEFORE)) => true,
+        () = stop.cancelled() => false,
+    }
+}
+
+/// A target that was asked about itself, and what will be asked of it.
+pub(super) struct Bench<'a> {
+    pub(super) config: &'a BenchConfig,
+    pub(super) info: TargetInfo,
+    pub(super) keys: KeyCount,
+    way: Way,
+    workload: Workload,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) async fn prepare(config: &'a BenchConfig) -> anyhow::Result<Self> {
+        check_files(config)?;
+        let (way, info) = match &config.target {
+            Target::Store => {
+                let store = Store::open(&config.store, Usage::Serve).await?;
+                let info = probe::ask_store(&store).await?;
+                (Way::Store(store, config.store.clone().into()), info)
+            }
+            Target::Http {
+                url,
+                template: None,
+            } => {
+                let (address, info) = probe::probe(url, config.token.as_ref()).await?;
+                (Way::Http(address), info)
+            }
+            // Another target tells nothing about itself.
+            Target::Http { url, .. } => {
+                (Way::Http(probe::reach(url).await?), TargetInfo::default())
+            }
+        };
+        let keys = dataset_keys(config, &info)?;
+        let workload = workload(config, &info, keys);
+        if workload.dataset.is_none() && workload.writes() {
+            anyhow::bail!(
+                "{} does not tell what its records are, so none can be written; load them with kvpoc seed",
+                config.target
+            );
+        }
+        let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
+        if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
+            anyhow::bail!("records above {MAX_WRITTEN_BYTES} bytes cannot be written by bench");
+        }
+        Ok(Self {
+            config,
+            info,
+            keys,
+            way,
+            workload,
+        })
+    }
+
+    fn load(&self, stages: &Stages, stop: &CancellationToken) -> Load {
+        let config = self.config;
+        let schedule = Schedule::new(stages, config.warmup, config.arrivals, config.seed);
+        Load {
+            outline: Outline::new(config.warmup, stages),
+            schedule: Arc::new(schedule.of_shard(config.shard)),
+            start_at: config.start_at,
+            workload: self.workload.clone(),
+            way: self.way.clone(),
+            cut: stop.child_token(),
+        }
+    }
+
+    /// One run at these stages, shown while it goes on.
+    pub(super) async fn measure(
+        &self,
+        stages: &Stages,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<(Results, Series)> {
+        let load = self.load(stages, stop);
+        let background = Background::begin(self, stages);
+        let (schedule, so_far) = (load.schedule.clone(), background.clone());
+        let so_far: SoFar =
+            Box::new(move |started, all: &Interval| so_far.so_far(&schedule, started, all));
+        let live = self.config.outputs.live;
+        let mut watch = Watch::new(&load.schedule, so_far, live).await?;
+        let (totals, ended_early) = self.drive(stages, &load, stop, &mut watch).await?;
+        let series = watch.finish().await;
+        let after = self.ask_again(totals.interrupted).await;
+        let results = background.conclude(&load.schedule, totals, ended_early, after);
+        Ok((results, series))
+    }
+
+    /// Drives the load, to its end or to where nothing can make it pass any more, and says why it ended there.
+    async fn drive(
+        &self,
+        stages: &Stages,
+        load: &Load,
+        stop: &CancellationToken,
+        watch: &mut Watch,
+    ) -> anyhow::Result<(Totals, Option<String>)> {
+        let config = self.config;
+        if !config.abort {
+            return Ok((drive::drive(config, load, stop, watch).await?, None));
+        }
+        let mut early = Early::new(watch, &config.objectives, (stages, config.arrivals), load);
+        let totals = drive::drive(config, load, stop, &mut early).await?;
+        // The last second has the same counts whether or not there was anything left to cut.
+        let is_cut = totals.end_ns < load.schedule.measured_until_ns() && !totals.interrupted;
+        Ok((totals, early.reason().filter(|_| is_cut)))
+    }
+
+    /// The store's counters after the run; `None` when they are not to be had. Whoever stopped it by hand waits for no
+    /// second answer.
+    async fn ask_again(&self, interrupted: bool) -> Option<TargetInfo> {
+        self.info.key_reads.or(self.info.commands_processed)?;
+        for _ in 0..if interrupted { 1 } else { ASK_AGAIN } {
+            let told = match (&self.way, &self.config.target) {
+                (Way::Http(_), Target::Http { url, .. }) => {
+                    tokio::time::sleep(STATS_AGE).await;
+                    let told = probe::probe(url, self.config.token.as_ref()).await;
+                    told.ok().map(|(_, info)| info)
+                }
+                (Way::Store(store, _), _) => probe::ask_store(store).await.ok(),
+                (Way::Http(_), Target::Store) => None,
+            };
+            if let Some(told) = told.filter(|told| told.counts_what(&self.info)) {
+                return Some(told);
+            }
+        }
+        None
+    }
+
+    pub(super) fn announce(&self) {
+        let config = self.config;
+        let length = humantime::format_duration(config.stages.duration());
+        let load = match config.mode {
+            // Each has a rate of its own.
+            BenchMode::FindMax | BenchMode::Sweep => format!("each try {length}"),
+            _ => format!(
+                "{} requests over {length}",
+                grouped(config.stages.arrivals().round() as u64)
+            ),
+        };
+        let engine = [&self.info.engine, &self.info.engine_version];
+        let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
+        output::say(&format!(
+            "Driving {} ({}) with {} of {} keys, {load} after {} of warm-up{}",
+            config.target,
+            if engine.is_empty() {
+                "unknown store".into()
+            } else {
+                engine.join(" ")
+            },
+            config.preset.mix,
+            grouped(self.keys.get()),
+            humantime::format_duration(config.warmup),
+            match config.shard {
+                Shard::WHOLE => String::new(),
+                shard => format!(", of which this generator takes shard {shard}"),
+            }
+        ));
+        let preset = &config.preset;
+        if preset.name != PRESETS[0].name {
+            output::say(&format!(
+                "{}: synthetic, after {}",
+                preset.name, preset.source
+            ));
+        }
+        if self.workload.writes() && matches!(self.way, Way::Http(_)) {
+            output::say("it writes: the server must have been started with --allow-writes");
+        }
+        if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
+            output::say(
+                "the embedded store runs inside the generator: its own time counts as lag too",
+            );
+        }
+        let held = self.info.dataset.as_ref().map(|dataset| dataset.keys);
+        if let (Some(asked), Some(held)) = (config.keys, held)
+            && asked.get() > held
+        {
+            output::say(&format!(
+                "--keys {asked} asks for more than the {held} keys of the dataset: the others will be missing"
+            ));
+        }
+        let size = self
+            .info
+            .dataset
+            .as_ref()
+            .map(|dataset| dataset.value_size.clone());
+        if let (Some(bytes), Some(size)) = (preset.value_bytes, size)
+            && size != NotedSize::Bytes(bytes.into())
+        {
+            output::say(&format!(
+                "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"
+            ));
+        }
+    }
+}
+
+/// Each connection is an open file, and the limit was raised as far as it goes.
+fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
+    if config.target == Target::Store {
+        return Ok(());
+    }
+    let needed = config.connections as u64 + OTHER_FILES;
+    match crate::process::max_open_files() {
+        Some(limit) if limit < needed => anyhow::bail!(
+            "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
+             give fewer",
+            config.connections
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCount> {
+    let told = || KeyCount::new(info.dataset.as_ref()?.keys);
+    config.keys.or_else(told).with_context(|| match &info.unfinished_load {
+        Some(note) => format!(
+            "the dataset of {} is not wholly loaded: {} of {} keys; wait for the seed that loads it, or go on with \
+             kvpoc seed --resume",
+            config.target,
+            grouped(note.reached()),
+            grouped(note.keys)
+        ),
+        None => format!(
+            "{} does not tell how many keys its dataset has; load one with kvpoc seed, or give --keys",
+            config.target
+        ),
+    })
+}
+
+fn workload(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) -> Workload {
+    let (headers, template) = match &config.target {
+        Target::Http { url, template } => {
+            let headers = workload::headers(&url.authority(), config.token.as_ref());
+            (headers, template.clone())
+        }
+        Target::Store => (String::new(), None),
+    };
+    let dataset = info.dataset.as_ref().and_then(dataset);
+    Workload {
+        mix: config.preset.mix,
+        chooser: Chooser::new(config.preset.keys_dist, keys),
+        keys_per_request: config.keys_per_request,
+        seed: config.seed,
+        verify: config.verify,
+        key_prefix: dataset.as_ref().map_or_else(
+            || "user:session:".into(),
+            |dataset| dataset.key_prefix.clone(),
+        ),
+        dataset,
+        headers,
+        fetch: info.fetch(),
+        template,
+    }
+}
+
+/// What the records are, if this version knows them.
+fn dataset(info: &DatasetInfo) -> Option<Dataset> {
+    (info.record_version == crate::record::VERSION).then_some(())?;
+    Some(Dataset {
+        key_prefix: info.key_prefix.clone(),
+        value_size: info.value_size.to_string().parse().ok()?,
+        seed: info.seed,
+    })
+}

@@ -1,0 +1,275 @@
+//! Settings of `bench`, checked.
+//!
+//! Enters: what the user typed, and the token from its variable or file. Leaves: a [`BenchConfig`], whose parts fit one
+//! another. Must not ask the target anything, nor print the token.
+
+mod checks;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{ConfigError, StoreConfig, Target, Token, setting, share, store};
+use crate::cli::{BenchArgs, Reads};
+use crate::load::{Arrivals, Preset, Shard, Stages, Sweep};
+use crate::objectives::{self, Objectives, Operation};
+use crate::units::KeyCount;
+use checks::{
+    check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
+};
+
+/// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
+pub const SELF_TEST_RPS: f64 = 1_000.0;
+
+/// A start that is further away is a mistake.
+const MAX_START_IN: Duration = Duration::from_hours(24);
+
+/// Settings of `bench`.
+#[derive(Debug, Clone)]
+pub struct BenchConfig {
+    /// What to do with the load.
+    pub mode: BenchMode,
+    /// Which part of the schedule is this generator's.
+    pub shard: Shard,
+    /// When to begin; `None`: as soon as it can.
+    pub start_at: Option<SystemTime>,
+    /// The results to merge.
+    pub merge: Vec<PathBuf>,
+    /// The rates of a sweep.
+    pub sweep: Sweep,
+    /// End what cannot pass any more.
+    pub abort: bool,
+    /// What to drive.
+    pub target: Target,
+    /// What to show it.
+    pub token: Option<Token>,
+    /// The store, when it is driven itself.
+    pub store: StoreConfig,
+    /// Arrivals per second over the measured part.
+    pub stages: Stages,
+    /// How they are spread.
+    pub arrivals: Arrivals,
+    /// The part before it.
+    pub warmup: Duration,
+    /// Keys of the dataset; `None`: ask the target.
+    pub keys: Option<KeyCount>,
+    /// Workload and choice of keys, overrides applied.
+    pub preset: Preset,
+    /// Keys in each batch.
+    pub keys_per_request: u32,
+    /// Share of answers that are compared with their records.
+    pub verify: f64,
+    /// Share of keys that may be missing.
+    pub max_miss: f64,
+    /// What a PASS needs.
+    pub objectives: Objectives,
+    /// Which bounds were given, and are not the defaults.
+    pub given: Given,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Connections over all threads, at least `threads`.
+    pub connections: usize,
+    /// Threads that send.
+    pub threads: usize,
+    /// Shortest sleep between arrivals.
+    pub tick: Duration,
+    /// How long an arrival waits for a connection, and then for its answer.
+    pub timeout: Duration,
+    /// Wait after the last arrival.
+    pub drain: Duration,
+    /// Bound of waiting and unanswered arrivals, over all threads.
+    pub max_in_flight: usize,
+    /// Largest acceptable lag p99.
+    pub max_lag: Duration,
+    /// Where results go, besides the terminal.
+    pub outputs: Outputs,
+}
+
+impl BenchConfig {
+    /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
+    ///
+    /// # Errors
+    /// Which does not, and what there is.
+    pub fn check_objectives(
+        &self,
+        stages: &Stages,
+        operations: &[Operation],
+    ) -> Result<(), ConfigError> {
+        check_objectives(&self.objectives, stages, operations)
+    }
+}
+
+/// Bounds that somebody gave, by a flag or a variable.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is the answer to a question of its own"
+)]
+pub struct Given {
+    /// `--slo`
+    pub objectives: bool,
+    /// `--max-miss`
+    pub max_miss: bool,
+    /// `--max-lag`
+    pub max_lag: bool,
+    /// `--rps`
+    pub rps: bool,
+}
+
+/// What `bench` does with its load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchMode {
+    /// One run and its verdict.
+    Once,
+    /// The store, then the target.
+    Layers,
+    /// Runs at rates that close in on the limit.
+    FindMax,
+    /// Runs at rates that were asked for.
+    Sweep,
+    /// The generator against itself.
+    SelfTest,
+    /// No load: the results of several generators are added up.
+    Merge,
+}
+
+/// Where the results of a run go.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    /// One JSON file.
+    pub json: Option<PathBuf>,
+    /// All forms, in a folder.
+    pub out: Option<PathBuf>,
+    /// An earlier JSON to compare with.
+    pub compare: Option<PathBuf>,
+    /// Where the growing report is served.
+    pub live: Option<SocketAddr>,
+}
+
+impl Outputs {
+    /// The JSON is printed, in place of the report.
+    #[must_use]
+    pub fn json_on_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+}
+
+pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
+    let mode = bench_mode(&args)?;
+    if mode == BenchMode::Merge {
+        check_merge(&args)?;
+    }
+    // Empty, it takes back what a variable or the file says.
+    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
+    let steady = |rate| Stages::steady(rate, args.duration);
+    let stages = given.unwrap_or_else(|| steady(args.rps));
+    let sweep = args.sweep.clone().unwrap_or_default();
+    check_schedule(&stages, args.warmup)?;
+    for &rate in &sweep.0 {
+        check_schedule(&steady(rate), args.warmup)?;
+    }
+    // A merge has no generator, and its bound of the lag is that of the generators of its files.
+    if mode != BenchMode::Merge {
+        check_generator(&args)?;
+    }
+    if mode == BenchMode::SelfTest {
+        check_self_test(&args)?;
+    }
+    let mut preset = args.preset;
+    preset.mix = args.workload.unwrap_or(preset.mix);
+    preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
+    let target: Target = args.target.parse()?;
+    let operations = objectives::operations(preset.mix, target.is_template());
+    if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
+        let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
+        return Err(setting("--target", &args.target, mend));
+    }
+    // Those of a merge are held against the loads of the files, once they are read.
+    if mode != BenchMode::Merge {
+        check_objectives(&args.slo, &stages, &operations)?;
+    }
+    let given = Given {
+        objectives: is_given(&args, "slo"),
+        max_miss: is_given(&args, "max_miss"),
+        max_lag: is_given(&args, "max_lag"),
+        rps: is_given(&args, "rps"),
+    };
+    let objectives = if target.is_template() {
+        args.slo.of_another_service()
+    } else {
+        args.slo
+    };
+    Ok(BenchConfig {
+        mode,
+        shard: args.shard,
+        start_at: args.start_at,
+        merge: args.merge,
+        sweep,
+        abort: args.abort,
+        token: if target.is_template() {
+            Token::read_for_another(args.token_file.as_deref())?
+        } else {
+            Token::read(args.token_file.as_deref())?
+        },
+        target,
+        store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
+        stages,
+        arrivals: args.arrivals,
+        warmup: args.warmup,
+        keys: args.keys,
+        preset,
+        keys_per_request: args.keys_per_request,
+        verify: share("--verify", args.verify)?,
+        max_miss: share("--max-miss", args.max_miss)?,
+        given,
+        objectives,
+        seed: args.seed,
+        connections: args.connections as usize,
+        threads: args.threads.into(),
+        tick: args.tick,
+        timeout: args.timeout,
+        drain: args.drain,
+        max_in_flight: args.max_in_flight as usize,
+        max_lag: args.max_lag,
+        outputs: Outputs {
+            json: args.json,
+            out: args.out,
+            compare: args.compare,
+            live: args.live,
+        },
+    })
+}
+
+fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
+    let sweeps = args.sweep.as_ref().is_some_and(|sweep| !sweep.0.is_empty());
+    let asked = [
+        (args.layers, BenchMode::Layers),
+        (args.find_max, BenchMode::FindMax),
+        (sweeps, BenchMode::Sweep),
+        (args.self_test, BenchMode::SelfTest),
+        (!args.merge.is_empty(), BenchMode::Merge),
+    ];
+    let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
+    let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
+    if asked.next().is_some() {
+        let names = "--layers, --find-max, --sweep, --self-test, --merge";
+        return Err(setting(names, "several", "give one of them at a time"));
+    }
+    check_fits(args, mode)?;
+    if let Some(start_at) = args.start_at {
+        let left = start_at.duration_since(SystemTime::now());
+        if left.is_err() || left.is_ok_and(|left| left > MAX_START_IN) {
+            let value = humantime::format_rfc3339_seconds(start_at).to_string();
+            return Err(setting(
+                "--start-at",
+                &value,
+                "give a moment within the next day",
+            ));
+        }
+    }
+    Ok(mode)
+}
+
+fn is_given(args: &BenchArgs, id: &str) -> bool {
+    args.given.iter().any(|(name, _)| name == id)
+}

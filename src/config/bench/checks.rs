@@ -1,0 +1,187 @@
+//! What `bench` refuses: flags that its mode would not heed, and numbers that do not fit one another.
+//!
+//! Enters: what the user typed. Leaves: nothing, or a refusal with the mend. Must not change a setting.
+
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+
+use super::{BenchMode, SELF_TEST_RPS, is_given};
+use crate::cli::BenchArgs;
+use crate::config::{ConfigError, setting};
+use crate::load::{Shard, Stages};
+use crate::objectives::{Objectives, Operation};
+
+/// Arrival numbers must be exact as 64-bit floating point, with room to spare.
+const MAX_ARRIVALS: f64 = 1e12;
+
+/// The generator looks at its timeouts and at the stop signal at least so often.
+const MAX_TICK: Duration = Duration::from_millis(10);
+
+/// Refuses what the mode would not heed.
+pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), ConfigError> {
+    let staged = args
+        .stages
+        .as_ref()
+        .is_some_and(|stages| !stages.0.is_empty());
+    let given = [
+        ("--json", args.json.is_some()),
+        ("--compare", args.compare.is_some()),
+        ("--out", args.out.is_some()),
+        ("--shard", args.shard != Shard::WHOLE),
+        ("--start-at", args.start_at.is_some()),
+        ("--stages", staged),
+        ("--abort", args.abort),
+    ];
+    let (unfit, mend): (&[&str], &str) = match mode {
+        BenchMode::Once if args.shard != Shard::WHOLE => (
+            &["--abort"],
+            "one generator of several cannot know whether the whole still passes",
+        ),
+        BenchMode::Once => (&[], ""),
+        BenchMode::Merge if args.out.is_some() => (
+            &["--out"],
+            "it belongs to a run and cannot be used with --merge, whose files have no seconds to chart; give --json",
+        ),
+        BenchMode::Merge => (
+            &["--shard", "--start-at", "--stages", "--abort"],
+            "it belongs to a run and cannot be used with --merge",
+        ),
+        BenchMode::FindMax | BenchMode::Sweep => (
+            &["--stages", "--shard", "--start-at", "--compare"],
+            "--find-max and --sweep make several runs, each at one rate, from now on and on this generator; give \
+             --rps and --duration",
+        ),
+        BenchMode::Layers => (
+            &["--out", "--shard", "--start-at", "--compare", "--abort"],
+            "it belongs to one run, and --layers makes two that have to be alike",
+        ),
+        BenchMode::SelfTest => (
+            &[
+                "--out",
+                "--shard",
+                "--start-at",
+                "--compare",
+                "--stages",
+                "--abort",
+            ],
+            "--self-test drives a server of its own, at --rps for --duration",
+        ),
+    };
+    match unfit.iter().find(|name| given.contains(&(**name, true))) {
+        Some(name) => Err(setting(name, "given", mend)),
+        None => Ok(()),
+    }
+}
+
+/// A merge drives nothing: a flag of a run would be ignored, and somebody would believe it.
+pub(super) fn check_merge(args: &BenchArgs) -> Result<(), ConfigError> {
+    const APPLIED: [&str; 7] = [
+        "merge", "json", "compare", "slo", "max_miss", "max_lag", "config",
+    ];
+    let unfit = args.given.iter().find(|(name, source)| {
+        *source == ValueSource::CommandLine && !APPLIED.contains(&name.as_str())
+    });
+    match unfit {
+        Some((name, _)) => Err(setting(
+            &format!("--{}", name.replace('_', "-")),
+            "given",
+            "--merge makes no run and would ignore it; it applies --slo, --max-lag, --max-miss, --json and --compare",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// An objective of a part that the load does not have would be held against nothing.
+pub(super) fn check_objectives(
+    objectives: &Objectives,
+    stages: &Stages,
+    operations: &[Operation],
+) -> Result<(), ConfigError> {
+    objectives.check(stages, operations).map_err(|error| {
+        setting(
+            "--slo",
+            &String::from(objectives.clone()),
+            &error.to_string(),
+        )
+    })
+}
+
+pub(super) fn check_schedule(stages: &Stages, warmup: Duration) -> Result<(), ConfigError> {
+    let first = stages
+        .0
+        .first()
+        .map_or(0.0, |stage| stage.from.per_second());
+    let warm_arrivals = first * warmup.as_secs_f64();
+    if warm_arrivals + stages.arrivals() > MAX_ARRIVALS {
+        return Err(setting(
+            "--rps × (--warmup + --duration)",
+            &format!("{:.0} arrivals", warm_arrivals + stages.arrivals()),
+            "that is more than 10^12; shorten the run",
+        ));
+    }
+    if stages.arrivals() < 1.0 {
+        return Err(setting(
+            "--rps × --duration",
+            &format!("{} arrivals", stages.arrivals()),
+            "that is less than one arrival; lengthen the run",
+        ));
+    }
+    Ok(())
+}
+
+/// A stall is a three hundredth of the run, and ten arrivals in it are the least that sample it.
+pub(super) fn check_self_test(args: &BenchArgs) -> Result<(), ConfigError> {
+    let rate = if is_given(args, "rps") {
+        args.rps.per_second()
+    } else {
+        SELF_TEST_RPS
+    };
+    let arrivals = rate * args.duration.as_secs_f64();
+    if arrivals >= 3_000.0 {
+        return Ok(());
+    }
+    Err(setting(
+        "--rps × --duration",
+        &format!("{arrivals:.0} arrivals"),
+        "--self-test needs 3,000 or more, so that its stalls are noticed",
+    ))
+}
+
+pub(super) fn check_generator(args: &BenchArgs) -> Result<(), ConfigError> {
+    if args.tick > MAX_TICK {
+        return Err(setting(
+            "--tick",
+            &humantime::format_duration(args.tick).to_string(),
+            "give at most 10ms: timeouts and signals are looked at between ticks",
+        ));
+    }
+    if args.tick > args.max_lag {
+        return Err(setting(
+            "--tick",
+            &humantime::format_duration(args.tick).to_string(),
+            "it would cause more lag than --max-lag allows; shorten it",
+        ));
+    }
+    if args.connections < u32::from(args.threads) {
+        return Err(setting(
+            "--connections",
+            &args.connections.to_string(),
+            &format!(
+                "give at least one for each of the {} --threads",
+                args.threads
+            ),
+        ));
+    }
+    if args.max_in_flight < args.connections {
+        return Err(setting(
+            "--max-in-flight",
+            &args.max_in_flight.to_string(),
+            &format!(
+                "the {} --connections can never all be used; raise it",
+                args.connections
+            ),
+        ));
+    }
+    Ok(())
+}

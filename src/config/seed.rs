@@ -1,0 +1,152 @@
+//! Settings of `seed`, checked.
+//!
+//! Enters: what the user typed. Leaves: a [`SeedConfig`], whose batches fit into memory. Must not ask the store what
+//! it holds.
+
+use std::time::Duration;
+
+use super::{
+    ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, setting, share, store,
+};
+use crate::cli::{SeedArgs, SyncAt};
+use crate::random::Order;
+use crate::record::Dataset;
+use crate::units::{KeyCount, Rate, human_bytes};
+
+/// What one batch of a seed may hold.
+const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
+/// What all batches of a seed may hold in memory at once.
+const MAX_WINDOW_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Settings of `seed`.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that a user turns"
+)]
+pub struct SeedConfig {
+    /// Where the keys go.
+    pub store: StoreConfig,
+    /// What the keys and values are.
+    pub dataset: Dataset,
+    /// How many.
+    pub keys: KeyCount,
+    /// Keys in one batch.
+    pub batch: u32,
+    /// Batches in flight.
+    pub in_flight: usize,
+    /// Time to live; `None`: they stay.
+    pub ttl: Option<Duration>,
+    /// How much shorter a batch's time to live may be, as a share of it.
+    pub ttl_jitter: f64,
+    /// In which order.
+    pub order: Order,
+    /// Keys a second at most.
+    pub rate: Option<Rate>,
+    /// Connections to the store; `None`: by its threads.
+    pub connections: Option<usize>,
+    /// Load or look.
+    pub mode: SeedMode,
+    /// Read back what was loaded.
+    pub verify: bool,
+    /// Share of the keys that are read back.
+    pub verify_sample: f64,
+    /// When the embedded store must have it on disk.
+    pub sync: SyncAt,
+    /// How long a failing batch is tried again.
+    pub retry_for: Duration,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Load although it will not fit.
+    pub force: bool,
+    /// No progress.
+    pub quiet: bool,
+    /// Summary as JSON.
+    pub json: bool,
+}
+
+/// What `seed` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeedMode {
+    /// It loads.
+    Load {
+        /// From where an earlier load stopped.
+        resume: bool,
+    },
+    /// It only reads back.
+    VerifyOnly,
+}
+
+pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
+    check_key_prefix(&args.key_prefix)?;
+    let per_key =
+        (args.value_size.typical_bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
+    // Large values make small batches: one must not hold up the store, nor memory, for long.
+    let fitting = (MAX_BATCH_BYTES / per_key).max(1);
+    let batch = u64::from(args.batch).min(fitting) as u32;
+    let window = per_key * u64::from(batch) * u64::from(args.in_flight);
+    if window > MAX_WINDOW_BYTES {
+        return Err(setting(
+            "--batch × --in-flight",
+            &format!("{batch} × {}", args.in_flight),
+            &format!(
+                "they would hold {} in memory at this --value-size; stay below {}",
+                human_bytes(window),
+                human_bytes(MAX_WINDOW_BYTES)
+            ),
+        ));
+    }
+    let store = store(args.store, args.store_timeout)?;
+    if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
+        let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
+        return Err(setting("--sync", "batch", mend));
+    }
+    Ok(SeedConfig {
+        store,
+        dataset: Dataset {
+            key_prefix: args.key_prefix,
+            value_size: args.value_size,
+            seed: args.seed,
+        },
+        keys: args.keys,
+        batch,
+        in_flight: args.in_flight as usize,
+        ttl: (!args.ttl.is_zero()).then_some(args.ttl),
+        ttl_jitter: share("--ttl-jitter", args.ttl_jitter)?,
+        order: if args.shuffle {
+            Order::Shuffled {
+                keys: args.keys.get(),
+                seed: args.seed,
+            }
+        } else {
+            Order::Ascending
+        },
+        rate: args.rate,
+        connections: (args.connections > 0).then_some(args.connections.into()),
+        mode: match (args.verify_only, args.resume) {
+            (true, true) => {
+                let names = "--verify-only, --resume";
+                return Err(setting(names, "both", "the first loads nothing; give one"));
+            }
+            (true, false) if args.dry_run => {
+                let names = "--verify-only, --dry-run";
+                return Err(setting(names, "both", "neither loads anything; give one"));
+            }
+            (true, false) => SeedMode::VerifyOnly,
+            (false, true) if !args.ttl.is_zero() => {
+                let names = "--resume, --ttl";
+                let mend = "what expires meanwhile cannot be gone on from; load it anew";
+                return Err(setting(names, "both", mend));
+            }
+            (false, resume) => SeedMode::Load { resume },
+        },
+        verify: args.verify,
+        verify_sample: share("--verify-sample", args.verify_sample)?,
+        sync: args.sync,
+        retry_for: args.retry_for,
+        dry_run: args.dry_run,
+        force: args.force,
+        quiet: args.quiet,
+        json: args.json,
+    })
+}
