@@ -12,12 +12,14 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hyper::Method;
-use kvpoc::bench::http::Reader;
-use kvpoc::bench::queue::Arrival;
-use kvpoc::bench::schedule::Schedule;
-use kvpoc::bench::tally::{Outcome, Tally};
-use kvpoc::bench::workload::{Chooser, Work, Workload, headers};
-use kvpoc::cli::Fetch;
+use kvpoc::bench::drive::http::{Bodies, Reader};
+use kvpoc::bench::judge::ledger::Outcome;
+use kvpoc::bench::judge::tally::{Ending, Tally};
+use kvpoc::bench::plan::Arrival;
+use kvpoc::bench::plan::keys::Chooser;
+use kvpoc::bench::plan::schedule::Schedule;
+use kvpoc::bench::plan::workload::{Work, Workload, headers};
+use kvpoc::config::Fetch;
 use kvpoc::load::{Arrivals, KeysDist, Mix};
 use kvpoc::record::{self, Dataset, Decoded, Session};
 use kvpoc::serve::reply;
@@ -188,8 +190,8 @@ fn serving(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn load(criterion: &mut Criterion) {
-    let workload = Workload {
+fn workload() -> Workload {
+    Workload {
         mix: Mix::Batch,
         chooser: Chooser::new(KeysDist::Uniform, "10M".parse().expect("a count")),
         keys_per_request: KEYS as u32,
@@ -200,16 +202,49 @@ fn load(criterion: &mut Criterion) {
         headers: headers("127.0.0.1:8080", None),
         fetch: Fetch::Mget,
         template: None,
+    }
+}
+
+/// The body of what serve answers arrival `number`.
+fn body(workload: &Workload, number: u64) -> Bytes {
+    let ids: Vec<u64> = workload.indexes(number).collect();
+    let values: Vec<Option<Bytes>> = ids.iter().map(|&id| workload.record(id)).collect();
+    let ending = reply::Ending::at("2026-01-02T03:04:05Z");
+    let reply = reply::sessions(&ids, &values, &ending).expect("a reply");
+    reply.into_body()
+}
+
+fn judging(criterion: &mut Criterion) {
+    let workload = workload();
+    let verifying = Workload {
+        verify: 1.0,
+        ..workload.clone()
     };
+    let body = body(&workload, 1);
+    let sessions: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    let pretty = format!("{sessions:#}");
+    let mut group = criterion.benchmark_group("judge, 15 sessions");
+    group.bench_function("as serve answers", |bencher| {
+        bencher.iter(|| workload.judge(1, 200, black_box(&body)));
+    });
+    group.bench_function("in another form", |bencher| {
+        bencher.iter(|| workload.judge(1, 200, black_box(pretty.as_bytes())));
+    });
+    group.bench_function("verified", |bencher| {
+        bencher.iter(|| verifying.judge(1, 200, black_box(&body)));
+    });
+    group.finish();
+}
+
+fn load(criterion: &mut Criterion) {
+    let workload = workload();
     let stages = "20000:1day".parse().expect("a stage");
     let schedule = |arrivals| Schedule::new(&stages, Duration::ZERO, arrivals, 1);
     let schedules = [Arrivals::Constant, Arrivals::Poisson]
         .map(|arrivals| (arrivals, Arc::new(schedule(arrivals))));
-    let body = format!("[{}]", vec![r#"{"id":1,"status":"active"}"#; 15].join(","));
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let body = body(&workload, 1);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let answer = [head.as_bytes(), &body].concat();
     let mut group = criterion.benchmark_group("bench, one arrival");
     for (arrivals, schedule) in &schedules {
         let mut due = schedule.thread((0, 1)).cycle();
@@ -234,17 +269,18 @@ fn load(criterion: &mut Criterion) {
     });
     group.bench_function("read and judge", |bencher| {
         bencher.iter(|| {
-            let bytes = black_box(answer.as_bytes());
-            let read = Reader::default().read(bytes, false);
-            let response = read.expect("HTTP").expect("whole");
+            let bytes = black_box(answer.as_slice());
+            let read = Reader::new(Bodies::Kept).read(bytes, false);
+            let response = read.expect("HTTP").response.expect("whole");
             workload.judge(1, response.status, response.body(bytes))
         });
     });
-    let mut tally = Tally::new(0);
+    let mut tally = Tally::default();
     let arrival = Arrival {
         number: 1,
         due_ns: 1_000,
         taken_ns: 2_000,
+        ..Arrival::default()
     };
     group.bench_function("tally", |bencher| {
         bencher.iter(|| {
@@ -254,9 +290,16 @@ fn load(criterion: &mut Criterion) {
                 hits: 15,
                 misses: 0,
                 written: 0,
+                repeated: 0,
                 commands: 1,
+                compared: 0,
             });
-            tally.ended(&arrival, 3_000, black_box(900_000), outcome);
+            let ending = Ending {
+                sent_ns: 3_000,
+                received_ns: black_box(880_000),
+                done_ns: black_box(900_000),
+            };
+            tally.ended(&arrival, ending, outcome);
         });
     });
     let other = tally.clone();
@@ -269,6 +312,6 @@ fn load(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = records, codecs, serving, load
+    targets = records, codecs, serving, judging, load
 }
 criterion_main!(benches);

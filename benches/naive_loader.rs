@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use kvpoc::record::Dataset;
+use kvpoc::seed::plan::batches;
 
-const PIPELINE: u64 = 10_000;
+const PIPELINE: u32 = 10_000;
 /// `+OK\r\n`
 const ANSWER_BYTES: usize = 5;
 
@@ -29,7 +30,7 @@ fn main() {
         _ => return,
     };
     let keys: u64 = keys.parse().expect("a number of keys");
-    let a_command: u64 = a_command.parse().expect("a number of keys");
+    let a_command: u32 = a_command.parse().expect("a number of keys");
     let dataset = Dataset {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
@@ -44,10 +45,10 @@ fn main() {
 fn load(dataset: &Dataset, address: SocketAddr, keys: u64) {
     let mut connection = TcpStream::connect(address).expect("the store accepts");
     let mut answers = vec![0; PIPELINE as usize * ANSWER_BYTES];
-    for indexes in pieces(0..keys, PIPELINE) {
+    for indexes in batches(0..keys, PIPELINE) {
         let answers = &mut answers[..(indexes.end - indexes.start) as usize * ANSWER_BYTES];
         let mut commands = Vec::new();
-        pieces(indexes, 1).for_each(|index| put_command(dataset, index, &mut commands));
+        batches(indexes, 1).for_each(|index| put_command(dataset, index, &mut commands));
         connection.write_all(&commands).expect("the store reads");
         connection.read_exact(answers).expect("the store answers");
         assert!(
@@ -58,22 +59,15 @@ fn load(dataset: &Dataset, address: SocketAddr, keys: u64) {
     }
 }
 
-fn write(dataset: &Dataset, file: &str, keys: u64, a_command: u64) {
+fn write(dataset: &Dataset, file: &str, keys: u64, a_command: u32) {
     let mut file = BufWriter::new(File::create(file).expect("a file"));
     let mut command = Vec::new();
-    for indexes in pieces(0..keys, a_command) {
+    for indexes in batches(0..keys, a_command) {
         command.clear();
         put_command(dataset, indexes, &mut command);
         file.write_all(&command).expect("the file takes it");
     }
     file.flush().expect("the file takes it");
-}
-
-fn pieces(indexes: Range<u64>, length: u64) -> impl Iterator<Item = Range<u64>> {
-    let ends = indexes.end;
-    indexes
-        .step_by(length as usize)
-        .map(move |start| start..(start + length).min(ends))
 }
 
 /// SET, or MSET for several.

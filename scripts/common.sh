@@ -45,13 +45,51 @@ build() {
 # Below the ports that the system gives away itself.
 a_port() { echo $((20000 + RANDOM % 10000)); }
 
+# Whether the process $1, and not a stranger, listens on the port $2: one of its files is that socket. Where there is no
+# /proc to say so, a store tells its process by INFO.
+is_ours() {
+  local pid=$1 at socket line
+  kill -0 "$pid" 2>/dev/null || return 1
+  if [ -r /proc/net/tcp ]; then
+    at=$(printf ':%04X' "$2")
+    for socket in $(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+      awk -v at="$at" '$4 == "0A" && substr($2, length($2) - 4) == at { print $10 }'); do
+      find "/proc/$pid/fd" -lname "socket:\[$socket\]" 2>/dev/null | grep -q . && return 0
+    done
+    return 1
+  fi
+  (
+    exec 3<>"/dev/tcp/127.0.0.1/$2" && printf 'INFO server\r\n' >&3 || exit 1
+    while IFS= read -r -t 2 line <&3; do [ "${line%$'\r'}" != "process_id:$pid" ] || exit 0; done
+    exit 1
+  ) 2>/dev/null
+}
+# Ends the script where a stranger answers in the place of what it started.
+must_be_ours() {
+  is_ours "$1" "$2" || { say "port $2 is not, or no more, that of the server started here: nothing is sent to it"; exit 69; }
+}
+
+# User and system time of these processes, in ticks of 10 ms.
+ticks() {
+  local sum=0 line
+  for pid in "$@"; do
+    line=$(cat "/proc/$pid/stat")
+    # shellcheck disable=SC2086
+    set -- ${line##*) }
+    sum=$((sum + ${12} + ${13}))
+  done
+  echo "$sum"
+}
+
 # The first server of the Redis protocol that is here.
 a_server() {
   command -v dragonfly || command -v valkey-server || command -v redis-server ||
     { say "install dragonfly, valkey or redis"; exit 69; }
 }
 
-# Starts this server of the Redis protocol on loopback, with what flags come behind it, and sets `port`.
+# Starts this server of the Redis protocol on loopback, with what flags come behind it, and sets `port` and `store_pid`.
+# A port that somebody else has, or takes in the same moment, is left to them. The first to be tried is `first_port`,
+# where it is set.
 start_store() {
   local server=$1 flags
   shift
@@ -60,12 +98,16 @@ start_store() {
     *) flags=(--bind 127.0.0.1 --save '' --appendonly no) ;;
   esac
   for _ in 1 2 3; do
-    port=$(a_port)
+    port=${first_port:-$(a_port)}
+    first_port=""
     "$server" "${flags[@]}" --port "$port" "$@" >"$work/store.log" 2>&1 &
-    pids+=($!)
+    store_pid=$!
+    pids+=("$store_pid")
     # One whose port is taken ends at once.
-    while sleep 0.1 && kill -0 "${pids[-1]}" 2>/dev/null; do
-      if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
+    for _ in $(seq 100); do
+      sleep 0.1
+      kill -0 "$store_pid" 2>/dev/null || break
+      if is_ours "$store_pid" "$port"; then return; fi
     done
   done
   cat "$work/store.log" >&2
@@ -76,7 +118,7 @@ start_store() {
 start_serve() {
   local log=${serve_log:-$work/serve.log}
   rm -f "$work/serve.out"
-  "$kvpoc" serve --port 0 "$@" >"$work/serve.out" 2>"$log" &
+  "$kvpoc" serve --port 0 --wait-for-store 0s "$@" >"$work/serve.out" 2>"$log" &
   serve_pid=$!
   pids+=("$serve_pid")
   # The first line comes when every thread answers; a serve that ended instead has said why.
