@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{
     ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, setting, share, store,
 };
-use crate::cli::{SeedArgs, SyncAt};
+use crate::cli::{Reads, SeedArgs, SyncAt};
 use crate::random::Order;
 use crate::record::Dataset;
 use crate::units::{KeyCount, Rate, human_bytes};
@@ -96,7 +96,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             ),
         ));
     }
-    let store = store(args.store, args.store_timeout)?;
+    let store = store(args.store, args.store_timeout)?.read_by(None, Reads::Direct);
     if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
         let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
         return Err(setting("--sync", "batch", mend));

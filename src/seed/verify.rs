@@ -24,8 +24,8 @@ use crate::record::Dataset;
 use crate::store::{DATASET_KEY, Page, Store, StoreError};
 use crate::units::grouped;
 
-/// Keys read at once. fred reads a long answer again from its start at every 8 KiB, so not many.
-const KEYS_AT_ONCE: usize = 32;
+/// Keys read at once.
+const KEYS_AT_ONCE: usize = 128;
 /// Bytes of values read at once, where they are large.
 const BYTES_AT_ONCE: usize = 64 * 1024;
 /// Reads that may wait for their answer at once.

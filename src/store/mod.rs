@@ -271,8 +271,12 @@ impl Store {
                 })
             }
             StoreUrl::Tcp(_) | StoreUrl::Unix(_) => {
-                // A look or two is worth no second connection.
-                Engine::Dragonfly(Dragonfly::connect(config, Reads::Fred, &Room::default()).await?)
+                let reads = match usage {
+                    // Only looked at: who answers has connections for each thread.
+                    Usage::Serve => Reads::Fred,
+                    Usage::Load | Usage::Look => config.reads,
+                };
+                Engine::Dragonfly(Dragonfly::connect(config, reads, &Room::default()).await?)
             }
         };
         Ok(Self(engine))

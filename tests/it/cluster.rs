@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::secure::certificates_for;
 use crate::support::{
-    Serve, Server, assert_balanced, eventually, expect_code, free_port, json, json_file, kvpoc,
-    seed, start_until, stderr, stdout,
+    Process, Serve, Server, assert_balanced, eventually, expect_code, free_port, json, json_file,
+    kvpoc, seed, start, start_until, stderr, stdout,
 };
 
 /// Every way in which serve reads keys from a cluster.
@@ -428,4 +428,74 @@ fn a_cluster_that_is_none_says_so_and_so_does_one_that_is() {
         "{}",
         stderr(&output)
     );
+}
+
+/// Starts a load that takes some seconds, and waits until that many keys are there.
+fn begin_a_load(cluster: &Cluster, prefix: &str) -> Process {
+    let (url, load) = (cluster.url(), "--keys 12k --rate 3000 --batch 50 --verify");
+    let seeding = start(&format!(
+        "seed --json --store {url} --key-prefix {prefix} {load}"
+    ));
+    eventually("the first keys", || {
+        let keys = cluster.masters().iter().map(keys_of).sum::<u64>();
+        (keys > 1_000).then_some(())
+    });
+    seeding
+}
+
+fn keys_of(node: &Server) -> u64 {
+    let answer = node.ask("DBSIZE");
+    let keys = answer.trim_start_matches(':').trim().parse();
+    keys.unwrap_or_default()
+}
+
+fn expect_loaded(mut seeding: Process) {
+    let summary = json(&seeding.output());
+    assert_eq!(seeding.ended(), Some(0), "{summary}");
+    assert_eq!(summary["verification"]["checked"], 12_000, "{summary}");
+}
+
+#[test]
+fn keys_go_where_their_slot_goes_while_they_are_loaded() {
+    let cluster = Cluster::start();
+    let seeding = begin_a_load(&cluster, "{one}:");
+    let from = cluster.owner_of("{one}:0");
+    let (from, to) = (&cluster.0[from], &cluster.0[(from + 1) % MASTERS]);
+    let slot = from.ask("CLUSTER KEYSLOT {one}");
+    let slot = slot.trim_start_matches(':').trim().to_owned();
+    let (goes, comes) = (
+        format!("MIGRATING {}", id(to)),
+        format!("IMPORTING {}", id(from)),
+    );
+    expect_ok(to, &format!("CLUSTER SETSLOT {slot} {comes}"));
+    expect_ok(from, &format!("CLUSTER SETSLOT {slot} {goes}"));
+    // New ones are stored where the slot goes, as that node says; then all of it is there.
+    eventually("keys where they go", || (keys_of(to) > 1_000).then_some(()));
+    loop {
+        let keys = from.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+        let keys: Vec<&str> = keys.lines().filter(|line| line.starts_with('{')).collect();
+        if keys.is_empty() {
+            break;
+        }
+        let port = to.port;
+        expect_ok(
+            from,
+            &format!(
+                "MIGRATE 127.0.0.1 {port} \"\" 0 5000 KEYS {}",
+                keys.join(" ")
+            ),
+        );
+    }
+    for node in [to, from] {
+        expect_ok(node, &format!("CLUSTER SETSLOT {slot} NODE {}", id(to)));
+    }
+    expect_loaded(seeding);
+}
+
+#[test]
+fn a_load_waits_for_the_replica_of_a_master_that_dies() {
+    let mut cluster = Cluster::start();
+    let seeding = begin_a_load(&cluster, "user:session:");
+    cluster.0[0].kill();
+    expect_loaded(seeding);
 }

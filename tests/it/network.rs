@@ -204,7 +204,7 @@ fn reads_go_on_while_their_own_connection_cannot_be_had() {
     let store = Server::start();
     seed(&store.url(), 100, "");
     let proxy = Proxy::before(store.port);
-    let serve = Serve::start(&proxy.url(), "--threads 1");
+    let serve = Serve::start(&proxy.url(), "--threads 1 --store-timeout 5s");
     let all_is_well = || {
         for id in 0..50 {
             let session = serve.get(&format!("/user/session/{id}"));

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -144,9 +145,20 @@ pub(crate) const WAYS_TO_READ: [&str; 4] = [
     "--fetch pipeline --store-reads fred",
 ];
 
+/// A port that nobody listens on, another one each time. The kernel gives none of these to whoever connects: such a
+/// connection could have it before its server begins to listen.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Two suites at once seldom begin at the same place.
+    let first = std::process::id().wrapping_mul(7_919);
+    loop {
+        let next = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = (PORTS.start + next % (PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// So many connections, or as many as this process may hold its ends of beside all else.

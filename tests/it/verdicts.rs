@@ -27,9 +27,9 @@ fn of(load: &str) -> (i32, Value) {
 
 fn expect(found: &(i32, Value), verdict: &str, reason: &str) {
     let (_, results) = found;
-    assert_eq!(results["verdict"], verdict, "{}", results["reason"]);
     let text = results["reason"].as_str().expect("text");
-    assert!(text.contains(reason), "{text}");
+    assert_eq!(results["verdict"], verdict, "{text}");
+    assert!(text.contains(reason), "{text}: {}", results["requests"]);
 }
 
 #[test]

@@ -126,7 +126,8 @@ async fn read_answers(
         Bodies::Counted
     });
     loop {
-        let received = inbox.receive(stream.as_ref()).await;
+        let received = inbox.receive(stream.as_ref(), || worker.may_be_late());
+        let received = received.await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);
         if (closed || received.is_err()) && reader.is_between_answers() && inbox.bytes().is_empty()
         {

@@ -10,7 +10,7 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::sys::socket::sockopt::ReceiveTimestampns;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
@@ -26,7 +26,7 @@ pub(super) struct Inbox {
     filled: usize,
     /// Room for the kernel's stamp.
     control: Vec<u8>,
-    /// When the last bytes came, on the wall clock; `None`: the kernel did not say.
+    /// When the last bytes came, on the wall clock; `None`: the kernel did not say, or was not asked.
     stamp: Option<i128>,
 }
 
@@ -69,8 +69,13 @@ impl Inbox {
         Some(u64::try_from(lay).unwrap_or(0))
     }
 
-    /// Waits for more bytes and takes them: how many, 0 at the end of the stream.
-    pub(super) async fn receive(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    /// Waits for more bytes and takes them: how many, 0 at the end of the stream. `is_stamped` tells once they are here
+    /// whether it matters when they came.
+    pub(super) async fn receive(
+        &mut self,
+        stream: &TcpStream,
+        is_stamped: impl Fn() -> bool,
+    ) -> io::Result<usize> {
         if self.filled == self.bytes.len() {
             self.bytes.resize(self.bytes.len() * 2, 0);
         }
@@ -78,7 +83,11 @@ impl Inbox {
             stream.readable().await?;
             let mut received = None;
             let tried = stream.try_io(Interest::READABLE, || {
-                let length = self.take(stream)?;
+                let length = if is_stamped() {
+                    self.take_stamped(stream)?
+                } else {
+                    self.take(stream)?
+                };
                 received = Some(length);
                 // Less than there was room for: the socket is empty. Saying so here spares the read in vain that
                 // would find it out; what comes next wakes all the same.
@@ -96,6 +105,14 @@ impl Inbox {
     }
 
     fn take(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let room = &mut self.bytes[self.filled..];
+        let length = recv(stream.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?;
+        self.stamp = None;
+        self.filled += length;
+        Ok(length)
+    }
+
+    fn take_stamped(&mut self, stream: &TcpStream) -> io::Result<usize> {
         let mut room = [IoSliceMut::new(&mut self.bytes[self.filled..])];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
         let message = recvmsg::<()>(fd, &mut room, Some(&mut self.control), flags)?;
@@ -146,11 +163,11 @@ mod tests {
         let (ours, mut theirs) = connected().await;
         let mut inbox = Inbox::new();
         theirs.write_all(b"hello").await.expect("written");
-        assert_eq!(inbox.receive(&ours).await.expect("bytes"), 5);
+        assert_eq!(inbox.receive(&ours, || true).await.expect("bytes"), 5);
         inbox.consume(2);
         let long = vec![b'x'; FIRST_BYTES * 3];
         let sends = tokio::spawn(async move { theirs.write_all(&long).await });
-        while inbox.receive(&ours).await.expect("bytes") > 0 {}
+        while inbox.receive(&ours, || true).await.expect("bytes") > 0 {}
         sends.await.expect("no panic").expect("written");
         assert!(inbox.bytes().starts_with(b"llox"));
         assert_eq!(inbox.bytes().len(), 3 + FIRST_BYTES * 3);
@@ -167,24 +184,31 @@ mod tests {
         while inbox.lay_ns().is_none() {
             assert!(started.elapsed() < Duration::from_mins(1), "no stamps");
             theirs.write_all(b"x").await.expect("written");
-            inbox.receive(&ours).await.expect("bytes");
+            inbox.receive(&ours, || true).await.expect("bytes");
         }
         let sent = Instant::now();
         theirs.write_all(b"hello").await.expect("written");
         // Blocks the whole thread, as a stopped process would be.
         let away = Duration::from_millis(30);
         std::thread::sleep(away);
-        inbox.receive(&ours).await.expect("bytes");
+        inbox.receive(&ours, || true).await.expect("bytes");
         let lay = Duration::from_nanos(inbox.lay_ns().expect("the kernel stamps"));
         assert!(away <= lay && lay <= sent.elapsed(), "{lay:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn without_a_stamp_nothing_is_told() {
+        let (ours, mut theirs) = connected().await;
+        let mut inbox = Inbox::new();
+        for _ in 0..100 {
+            theirs.write_all(b"hello").await.expect("written");
+            inbox.receive(&ours, || false).await.expect("bytes");
+            assert_eq!(inbox.lay_ns(), None, "nobody asked");
+        }
         let (mut ours, theirs) = connected().await;
         let mut inbox = Inbox::new();
         ours.write_all(b"hello").await.expect("written");
-        inbox.receive(&theirs).await.expect("bytes");
+        inbox.receive(&theirs, || true).await.expect("bytes");
         assert_eq!(inbox.lay_ns(), None);
     }
 }

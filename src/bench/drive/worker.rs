@@ -149,6 +149,11 @@ impl Worker {
         pacer.sleep(Duration::from_nanos(wait_ns)).await
     }
 
+    /// Whether what is taken now may have lain here for long.
+    pub(super) fn may_be_late(&self) -> bool {
+        self.absence.borrow().matters(self.now_ns())
+    }
+
     /// When an answer that is taken at `now_ns` had come in, if it lay here for `lay_ns`; where that is not known,
     /// the thread's own sleep tells the most that it can be.
     fn received_ns(&self, now_ns: u64, lay_ns: Option<u64>) -> u64 {

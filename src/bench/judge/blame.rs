@@ -14,6 +14,8 @@ use crate::objectives::Quantile;
 const SLOWER: f64 = 1.5;
 /// The same, when only few requests were sent with few of them busy: one slow answer among those hides half of it.
 const SLOWER_OF_FEW: f64 = 3.0;
+/// Service times that are as long, when only few tell: one answer that a busy machine held up is longer than that.
+const ALIKE_OF_FEW: f64 = 1.2;
 /// So many answers are enough to tell.
 const ENOUGH_ANSWERS: u64 = 8;
 
@@ -100,17 +102,16 @@ pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
     }
     let roomy_s = pool.roomy_service_s / pool.roomy_answers as f64;
     let is_slower = |factor: f64| full_s >= factor * roomy_s;
-    let for_certain = if pool.roomy_answers < ENOUGH_ANSWERS {
-        SLOWER_OF_FEW
+    let (is_target, is_pool) = if pool.roomy_answers < ENOUGH_ANSWERS {
+        let are_alike = full_s.max(roomy_s) <= ALIKE_OF_FEW * full_s.min(roomy_s);
+        (is_slower(SLOWER_OF_FEW), are_alike)
     } else {
-        SLOWER
+        (is_slower(SLOWER), !is_slower(SLOWER))
     };
-    if is_slower(for_certain) {
-        Culprit::Target
-    } else if is_slower(SLOWER) {
-        Culprit::ConnectionsOrTarget { enough }
-    } else {
-        Culprit::Connections { enough }
+    match (is_target, is_pool) {
+        (true, _) => Culprit::Target,
+        (false, true) => Culprit::Connections { enough },
+        (false, false) => Culprit::ConnectionsOrTarget { enough },
     }
 }
 
@@ -156,6 +157,15 @@ mod tests {
                 Culprit::ConnectionsOrTarget { enough: 18 },
             ),
             (pool(40.0, 10.0, 1), Culprit::Target),
+            // The only one that had room was held up by something else.
+            (
+                pool(20.0, 15.0, 1),
+                Culprit::ConnectionsOrTarget { enough: 18 },
+            ),
+            (
+                pool(20.0, 30.0, 1),
+                Culprit::ConnectionsOrTarget { enough: 18 },
+            ),
             // It stood still with all of them.
             (
                 Pool {

@@ -5,8 +5,8 @@
 //! one deadline after another pass, commands fail at once instead of queueing inside the client.
 //!
 //! In a cluster, a command over keys of several hash slots is refused. So there each key has a command of its
-//! own, all nodes are asked at once, and the answers are given in order: `nodes` reads so, fred does all else but the
-//! transactions of `multi`.
+//! own, all nodes are asked at once, and the answers are given in order: `nodes` reads and stores batches so, fred does
+//! all else but the transactions of `multi`.
 
 mod cluster;
 mod command;
@@ -140,6 +140,11 @@ impl Dragonfly {
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
         if batch.is_empty() {
+            return Ok(());
+        }
+        if let Readers::Nodes(nodes) = &self.readers
+            && self.put_to_nodes(nodes, &batch, ttl).await?.is_some()
+        {
             return Ok(());
         }
         if ttl.is_none() && !self.is_cluster {

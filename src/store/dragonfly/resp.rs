@@ -46,6 +46,22 @@ pub(super) fn put_gets(
     }
 }
 
+/// Appends one SET for each of `entries`, with the time to live that it has, in milliseconds.
+pub(super) fn put_sets<'a>(
+    entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ttl_ms: Option<i64>,
+    out: &mut Vec<u8>,
+) {
+    let mut digits = itoa::Buffer::new();
+    let ttl_ms = ttl_ms.map(|ttl_ms| digits.format(ttl_ms).as_bytes());
+    for (key, value) in entries {
+        match ttl_ms {
+            Some(ttl_ms) => put_command(&[b"SET", key, value, b"PX", ttl_ms], out),
+            None => put_command(&[b"SET", key, value], out),
+        }
+    }
+}
+
 /// Appends a command of any words.
 pub(super) fn put_command(words: &[&[u8]], out: &mut Vec<u8>) {
     put_head(b'*', words.len(), out);
@@ -81,9 +97,12 @@ pub(super) enum Expected {
     Scattered(usize),
     /// What ASKING is answered by, and one value as of [`Expected::Scattered`].
     Arriving,
+    /// So many times `OK`, from a node of a cluster, which may say of some keys that they are elsewhere: SET and SET.
+    Stored(usize),
 }
 
-/// Values in their order, `None` for a key that is absent or of another kind; or why there are none.
+/// Values in their order, `None` for a key that is absent or of another kind, and for one that was stored; or why there
+/// are none.
 pub(super) type Answer = Result<Vec<Option<Bytes>>, Refusal>;
 
 /// Why there are no values.
@@ -149,6 +168,8 @@ pub(super) struct Reader {
     has_begun: bool,
     /// A key may be elsewhere.
     is_scattered: bool,
+    /// Keys are stored, and not read.
+    is_stored: bool,
     found: Vec<Place>,
     /// Bytes of the values that were found.
     value_bytes: usize,
@@ -197,10 +218,14 @@ impl Reader {
         room: &Room,
     ) -> Result<Option<Answer>, Malformed> {
         let count = match expected {
-            Expected::Array(count) | Expected::Each(count) | Expected::Scattered(count) => count,
+            Expected::Array(count)
+            | Expected::Each(count)
+            | Expected::Scattered(count)
+            | Expected::Stored(count) => count,
             Expected::Arriving => 1,
         };
-        self.is_scattered = matches!(expected, Expected::Scattered(_) | Expected::Arriving);
+        self.is_scattered = !matches!(expected, Expected::Array(_) | Expected::Each(_));
+        self.is_stored = matches!(expected, Expected::Stored(_));
         if !self.has_begun && matches!(expected, Expected::Array(_) | Expected::Arriving) {
             let Some((line, end)) = self.line()? else {
                 return Ok(None);
@@ -281,8 +306,9 @@ impl Reader {
             return Ok(None);
         };
         let place = match line {
-            b"$-1" => Place::Nowhere,
-            [b'$', digits @ ..] => {
+            b"+OK" if self.is_stored => Place::Nowhere,
+            b"$-1" if !self.is_stored => Place::Nowhere,
+            [b'$', digits @ ..] if !self.is_stored => {
                 let length = number(digits).ok_or(Malformed)?;
                 if self.value_bytes + length > SMALL_ANSWER_BYTES {
                     self.at = end;
@@ -430,11 +456,12 @@ pub(in crate::store) fn fuzz(bytes: &[u8]) {
         for piece in bytes.chunks(piece_bytes) {
             reader.buffer().extend_from_slice(piece);
             while !reader.is_empty() {
-                let answer = match choice / 4 % 5 {
+                let answer = match choice / 4 % 6 {
                     0 => reader.next(Expected::Array(count), &room),
                     1 => reader.next(Expected::Each(count.max(1)), &room),
                     2 => reader.next(Expected::Scattered(count.max(1)), &room),
                     3 => reader.next(Expected::Arriving, &room),
+                    4 => reader.next(Expected::Stored(count.max(1)), &room),
                     _ => reader.status().map(|status| {
                         status.map(|status| status.map(|()| Vec::new()).map_err(Refusal::Said))
                     }),

@@ -227,6 +227,22 @@ impl Direct {
         })
     }
 
+    /// Sends what stores `entries`, unless it cannot: to a node of a cluster, which should have them.
+    pub(super) fn store<'a>(
+        &self,
+        entries: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+        ttl_ms: Option<i64>,
+    ) -> Option<oneshot::Receiver<Answer>> {
+        if !self.shared.health.allows() {
+            return None;
+        }
+        self.put(|out| {
+            let count = entries.len();
+            resp::put_sets(entries, ttl_ms, out);
+            Expected::Stored(count)
+        })
+    }
+
     fn put(
         &self,
         write: impl FnOnce(&mut Vec<u8>) -> Expected,

@@ -29,15 +29,15 @@ const MAX_REDIRECTIONS: u32 = 3;
 const REDIRECTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Which of a request's keys goes where: the place of the group and that of the key, by groups.
-type Order = Vec<(u16, usize)>;
+pub(super) type Order = Vec<(u16, usize)>;
 
 /// What one node was asked for.
-struct Part<'a> {
-    link: &'a Link,
-    keys: &'a [(u16, usize)],
-    waiting: Waiting<'a>,
+pub(super) struct Part<'a> {
+    pub(super) link: &'a Link,
+    pub(super) keys: &'a [(u16, usize)],
+    pub(super) waiting: Waiting<'a>,
     answer: Receiver<Answer>,
-    came: Option<Result<Answer, RecvError>>,
+    pub(super) came: Option<Result<Answer, RecvError>>,
 }
 
 /// A key that is asked for again.
@@ -79,28 +79,22 @@ impl Dragonfly {
         let Some(routes) = nodes.routes() else {
             return Ok(None);
         };
-        let order = order(keys, &routes);
-        let mut parts = match self.send(&routes, keys, &order) {
+        let mut key = Vec::new();
+        let slots = (0..keys.count()).map(|place| {
+            key.clear();
+            keys.put_key(place, &mut key);
+            slot_of(&key)
+        });
+        let order = order(slots, &routes);
+        let sent = self.send(&routes, &order, |group, its| {
+            let places = || its.iter().map(|&(_, place)| place);
+            first(group, |link| link.direct.ask_some(keys, places()))
+        });
+        let mut parts = match sent {
             Ok(parts) => parts,
             Err(objection) => return by_fred(nodes, objection),
         };
-        let in_time = {
-            let all = pin!(come(&mut parts));
-            self.deadline.limit_until(due, all).await.is_some()
-        };
-        if !in_time {
-            nodes.look();
-            for part in &mut parts {
-                // Whoever was waited for in vain hid those behind it.
-                let has_come = part.came.is_some() || part.answer.try_recv().is_ok();
-                part.waiting.outcome = if has_come {
-                    Outcome::Answered
-                } else {
-                    Outcome::Late
-                };
-            }
-            return Err(StoreError::Timeout(self.deadline.timeout()));
-        }
+        self.all_come(nodes, &mut parts, due).await?;
         let found = self.take(nodes, parts, order.len())?;
         if found.again.is_empty() {
             return Ok(Some(found.values));
@@ -120,19 +114,17 @@ impl Dragonfly {
         Box::pin(self.follow(nodes, found.values, again, due)).await
     }
 
-    /// Asks each node for what it should have; or why that cannot be, `None` where fred may do better.
-    fn send<'a>(
+    /// Has each node asked about the keys that it should have; or why that cannot be, `None` where fred may do better.
+    pub(super) fn send<'a>(
         &'a self,
         routes: &'a Routes,
-        keys: &impl KeyList,
         order: &'a Order,
+        mut ask: impl FnMut(&'a Group, &[(u16, usize)]) -> Option<(&'a Arc<Link>, Receiver<Answer>)>,
     ) -> Result<Vec<Part<'a>>, Option<String>> {
         let mut parts = Vec::with_capacity(routes.links().len().min(order.len()));
         for keys_of_one in order.chunk_by(|one, other| one.0 == other.0) {
             let group = routes.group(keys_of_one[0].0).ok_or(None)?;
-            let places = || keys_of_one.iter().map(|&(_, place)| place);
-            let ask = |link: &Link| link.direct.ask_some(keys, places());
-            let (link, answer) = first(group, ask).ok_or_else(|| objection(group))?;
+            let (link, answer) = ask(group, keys_of_one).ok_or_else(|| objection(group))?;
             parts.push(Part {
                 link,
                 keys: keys_of_one,
@@ -146,6 +138,33 @@ impl Dragonfly {
             });
         }
         Ok(parts)
+    }
+
+    /// Waits for all answers, until the deadline.
+    pub(super) async fn all_come(
+        &self,
+        nodes: &Nodes,
+        parts: &mut [Part<'_>],
+        due: &mut Option<Instant>,
+    ) -> Result<(), StoreError> {
+        let in_time = {
+            let all = pin!(come(parts));
+            self.deadline.limit_until(due, all).await.is_some()
+        };
+        if in_time {
+            return Ok(());
+        }
+        nodes.look();
+        for part in parts {
+            // Whoever was waited for in vain hid those behind it.
+            let has_come = part.came.is_some() || part.answer.try_recv().is_ok();
+            part.waiting.outcome = if has_come {
+                Outcome::Answered
+            } else {
+                Outcome::Late
+            };
+        }
+        Err(StoreError::Timeout(self.deadline.timeout()))
     }
 
     /// Puts the answers in the order of the keys.
@@ -267,7 +286,7 @@ impl Dragonfly {
         Ok(())
     }
 
-    fn refused(&self, nodes: &Nodes, link: &Link, refusal: Refusal) -> StoreError {
+    pub(super) fn refused(&self, nodes: &Nodes, link: &Link, refusal: Refusal) -> StoreError {
         match refusal {
             Refusal::NoRoom(needed) => link.direct.no_room(needed),
             Refusal::Said(text) => {
@@ -293,15 +312,10 @@ impl Next {
     }
 }
 
-/// Where each key goes, those of one group together.
-fn order(keys: &impl KeyList, routes: &Routes) -> Order {
-    let mut key = Vec::new();
-    let groups = (0..keys.count()).map(|place| {
-        key.clear();
-        keys.put_key(place, &mut key);
-        (routes.group_of(slot_of(&key)), place)
-    });
-    let mut order: Order = groups.collect();
+/// Where each key goes, those of one group together; `slots` are those of all keys.
+pub(super) fn order(slots: impl Iterator<Item = u16>, routes: &Routes) -> Order {
+    let groups = slots.map(|slot| routes.group_of(slot));
+    let mut order: Order = groups.zip(0..).collect();
     order.sort_unstable();
     order
 }
@@ -320,7 +334,10 @@ fn first<A>(group: &Group, mut ask: impl FnMut(&Link) -> Option<A>) -> Option<(&
 }
 
 /// Leaves it to fred, unless a node is why nothing could be asked: fred would only wait for it, and others for fred.
-fn by_fred<T>(nodes: &Nodes, objection: Option<String>) -> Result<Option<T>, StoreError> {
+pub(super) fn by_fred<T>(
+    nodes: &Nodes,
+    objection: Option<String>,
+) -> Result<Option<T>, StoreError> {
     nodes.look();
     match objection {
         Some(objection) => Err(StoreError::Unavailable(objection)),

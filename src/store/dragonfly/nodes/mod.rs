@@ -1,4 +1,4 @@
-//! Reading keys from a cluster: a connection of our own to each node, and which of them has which slot.
+//! Reading keys from a cluster, and storing many: a connection of our own to each node, and which of them has which slot.
 //!
 //! Enters: where some nodes are; word of keys that were elsewhere, and of nodes that are lost. Leaves: the routes of now.
 //! One task reads the table of slots: when told to, and again and again while a master is lost or silent, from the nodes
@@ -8,6 +8,7 @@
 
 mod ask;
 mod routes;
+mod store;
 mod table;
 
 use std::hash::{BuildHasher as _, RandomState};

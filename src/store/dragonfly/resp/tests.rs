@@ -36,11 +36,17 @@ fn commands_are_written_as_the_protocol_has_them() {
     put_mget(&keys, &mut out);
     put_gets(&keys, 0..2, &mut out);
     put_command(&[b"SELECT", b"12"], &mut out);
+    let entries = [(&b"a"[..], &b"1"[..]), (b"b", b"")];
+    put_sets(entries.into_iter(), None, &mut out);
+    put_sets(entries[..1].iter().copied(), Some(1_500), &mut out);
     let expected = [
         "*3\r\n$4\r\nMGET\r\n$1\r\na\r\n$10\r\nlong:key:1\r\n",
         "*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
         "*2\r\n$3\r\nGET\r\n$10\r\nlong:key:1\r\n",
         "*2\r\n$6\r\nSELECT\r\n$2\r\n12\r\n",
+        "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n",
+        "*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$0\r\n\r\n",
+        "*5\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n$2\r\nPX\r\n$4\r\n1500\r\n",
     ];
     assert_eq!(String::from_utf8_lossy(&out), expected.concat());
 }
@@ -72,6 +78,12 @@ fn answers_are_understood() {
             Expected::Each(3),
             refused("NOPERM x"),
         ),
+        (
+            "+OK\r\n+OK\r\n",
+            Expected::Stored(2),
+            Ok(all(&[None, None])),
+        ),
+        ("-OOM x\r\n+OK\r\n", Expected::Stored(2), refused("OOM x")),
     ] {
         assert_eq!(
             read(bytes.as_bytes(), expected),
@@ -99,6 +111,9 @@ fn what_is_no_answer_to_what_was_asked_is_malformed() {
         ("$1\rx", Expected::Each(1)),
         ("\r\n", Expected::Each(1)),
         (&endless, Expected::Each(1)),
+        ("$1\r\nx\r\n", Expected::Stored(1)),
+        ("$-1\r\n", Expected::Stored(1)),
+        ("+QUEUED\r\n", Expected::Stored(1)),
     ] {
         assert_eq!(
             read(bytes.as_bytes(), expected),
