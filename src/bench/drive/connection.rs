@@ -126,39 +126,37 @@ async fn read_answers(
         Bodies::Counted
     });
     loop {
-        let received = inbox.receive(stream.as_ref(), || worker.may_be_late());
-        let received = received.await;
+        let received = inbox.receive(stream.as_ref(), &worker.buffer).await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);
-        if (closed || received.is_err()) && reader.is_between_answers() && inbox.bytes().is_empty()
-        {
-            return End::Untouched;
-        }
-        if received.is_err() {
-            return End::Closed;
-        }
-        let bytes = inbox.bytes();
-        let Read { consumed, response } = match reader.read(bytes, closed) {
-            Ok(read) => read,
-            Err(malformed) => return End::Malformed(malformed),
-        };
-        if let Some(response) = response {
+        let end = inbox.read(&worker.buffer, |bytes, lay_ns| {
+            if (closed || received.is_err()) && reader.is_between_answers() && bytes.is_empty() {
+                return (0, Some(End::Untouched));
+            }
+            if received.is_err() {
+                return (0, Some(End::Closed));
+            }
+            let Read { consumed, response } = match reader.read(bytes, closed) {
+                Ok(read) => read,
+                Err(malformed) => return (0, Some(End::Malformed(malformed))),
+            };
+            let Some(response) = response else {
+                return (consumed, closed.then_some(End::Closed));
+            };
             let is_last = consumed == bytes.len();
             // A request that met it on its way is not what it answers.
             if is_last && response.ends_idle_connection() && worker.may_have_stood_idle(slot) {
-                return End::Untouched;
+                return (consumed, Some(End::Untouched));
             }
             // More than one answer, or one without a request: the two sides disagree.
-            if !is_last || !worker.answered(slot, &response, bytes, inbox.lay_ns()) {
-                return End::Malformed(Malformed::Unasked);
+            if !is_last || !worker.answered(slot, &response, bytes, lay_ns()) {
+                return (consumed, Some(End::Malformed(Malformed::Unasked)));
             }
             *answers += 1;
-            if !response.keep_alive {
-                return End::Closed;
-            }
-        }
-        inbox.consume(consumed);
-        if closed {
-            return End::Closed;
+            let is_over = closed || !response.keep_alive;
+            (consumed, is_over.then_some(End::Closed))
+        });
+        if let Some(end) = end {
+            return end;
         }
     }
 }

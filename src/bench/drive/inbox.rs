@@ -3,95 +3,104 @@
 //! Enters: a socket. Leaves: the bytes that nobody has read yet, and for how long the last of them lay here. Must
 //! not know what the bytes mean.
 //!
+//! All connections of a thread receive into one buffer, which so stays in the caches, and each keeps only what is no whole
+//! answer yet.
+//!
 //! An answer that is here and not yet taken waits for the generator, not for the target. Only the kernel can tell
 //! the two apart: it stamps each segment as it comes in (`SO_TIMESTAMPNS`, Documentation/networking/timestamping).
 
+use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::sys::socket::sockopt::ReceiveTimestampns;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, setsockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// One answer of 15 sessions, with room to spare.
-const FIRST_BYTES: usize = 16 * 1024;
+/// Several answers of 15 sessions, of which one connection brings one.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Where a thread receives.
+pub(super) struct Buffer(RefCell<Vec<u8>>);
+
+impl Buffer {
+    pub(super) fn new() -> Self {
+        Self(RefCell::new(vec![0; BUFFER_BYTES]))
+    }
+}
 
 /// What came in over one connection.
 pub(super) struct Inbox {
-    /// Initialised throughout; the first `filled` bytes are those that came in.
-    bytes: Vec<u8>,
-    filled: usize,
+    /// What nobody has read yet, if that is more than what came last.
+    kept: Vec<u8>,
+    /// So many bytes came last, and are at the start of the buffer until another connection receives.
+    fresh: usize,
     /// Room for the kernel's stamp.
     control: Vec<u8>,
-    /// When the last bytes came, on the wall clock; `None`: the kernel did not say, or was not asked.
+    /// When the last bytes came, on the wall clock; `None`: the kernel did not say.
     stamp: Option<i128>,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
         Self {
-            bytes: vec![0; FIRST_BYTES],
-            filled: 0,
+            kept: Vec::new(),
+            fresh: 0,
             control: nix::cmsg_space!(TimeSpec),
             stamp: None,
         }
     }
 
-    /// Has the kernel stamp what comes in from now on. Where it does not, [`Inbox::lay_ns`] will not tell.
+    /// Has the kernel stamp what comes in from now on. Where it does not, nobody is told.
     pub(super) fn ask_for_stamps(stream: &impl AsFd) {
         let _ = setsockopt(stream, ReceiveTimestampns, &true);
     }
 
-    /// The bytes that nobody has read yet.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.filled]
-    }
-
-    /// The first `length` of them have been read.
-    pub(super) fn consume(&mut self, length: usize) {
-        self.bytes.copy_within(length..self.filled, 0);
-        self.filled -= length;
+    /// Shows the bytes that nobody has read yet to `read`, which says how many of them it has read, and can tell for how
+    /// long the last of them lay here: `None`: it is not known. To be called before anybody else receives.
+    pub(super) fn read<T>(
+        &mut self,
+        buffer: &Buffer,
+        read: impl FnOnce(&[u8], &dyn Fn() -> Option<u64>) -> (usize, T),
+    ) -> T {
+        let (buffer, stamp) = (buffer.0.borrow(), self.stamp);
+        let fresh = &buffer[..std::mem::take(&mut self.fresh)];
+        let lay_ns = || lay_ns(stamp?);
+        if self.kept.is_empty() {
+            let (length, found) = read(fresh, &lay_ns);
+            self.kept.extend_from_slice(&fresh[length..]);
+            return found;
+        }
+        self.kept.extend_from_slice(fresh);
+        let (length, found) = read(&self.kept, &lay_ns);
+        self.kept.drain(..length);
+        found
     }
 
     /// Makes it ready for another connection.
     pub(super) fn clear(&mut self) {
-        (self.filled, self.stamp) = (0, None);
+        self.kept.clear();
+        (self.fresh, self.stamp) = (0, None);
     }
 
-    /// For how long the bytes that came last have lain here unread; `None`: it is not known.
-    pub(super) fn lay_ns(&self) -> Option<u64> {
-        let now = clock_gettime(ClockId::Realtime);
-        let lay = nanoseconds(now.tv_sec, now.tv_nsec) - self.stamp?;
-        // The wall clock may have been set meanwhile.
-        Some(u64::try_from(lay).unwrap_or(0))
-    }
-
-    /// Waits for more bytes and takes them: how many, 0 at the end of the stream. `is_stamped` tells once they are here
-    /// whether it matters when they came.
+    /// Waits for more bytes and takes them: how many, 0 at the end of the stream.
     pub(super) async fn receive(
         &mut self,
         stream: &TcpStream,
-        is_stamped: impl Fn() -> bool,
+        buffer: &Buffer,
     ) -> io::Result<usize> {
-        if self.filled == self.bytes.len() {
-            self.bytes.resize(self.bytes.len() * 2, 0);
-        }
         loop {
             stream.readable().await?;
             let mut received = None;
             let tried = stream.try_io(Interest::READABLE, || {
-                let length = if is_stamped() {
-                    self.take_stamped(stream)?
-                } else {
-                    self.take(stream)?
-                };
+                let length = self.take(stream, &mut buffer.0.borrow_mut())?;
                 received = Some(length);
                 // Less than there was room for: the socket is empty. Saying so here spares the read in vain that
                 // would find it out; what comes next wakes all the same.
-                if length > 0 && self.filled < self.bytes.len() {
+                if (1..BUFFER_BYTES).contains(&length) {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 Ok(())
@@ -104,22 +113,13 @@ impl Inbox {
         }
     }
 
-    fn take(&mut self, stream: &TcpStream) -> io::Result<usize> {
-        let room = &mut self.bytes[self.filled..];
-        let length = recv(stream.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)?;
-        self.stamp = None;
-        self.filled += length;
-        Ok(length)
-    }
-
-    fn take_stamped(&mut self, stream: &TcpStream) -> io::Result<usize> {
-        let mut room = [IoSliceMut::new(&mut self.bytes[self.filled..])];
+    fn take(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut room = [IoSliceMut::new(buffer)];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
         let message = recvmsg::<()>(fd, &mut room, Some(&mut self.control), flags)?;
         self.stamp = message.cmsgs().ok().and_then(stamp);
-        let length = message.bytes;
-        self.filled += length;
-        Ok(length)
+        self.fresh = message.bytes;
+        Ok(self.fresh)
     }
 }
 
@@ -135,6 +135,14 @@ fn stamp(messages: impl IntoIterator<Item = ControlMessageOwned>) -> Option<i128
         ControlMessageOwned::ScmTimestampns(at) => Some(nanoseconds(at.tv_sec(), at.tv_nsec())),
         _ => None,
     })
+}
+
+/// How long it is since a moment of the wall clock.
+fn lay_ns(stamp: i128) -> Option<u64> {
+    let now = clock_gettime(ClockId::Realtime);
+    let lay = nanoseconds(now.tv_sec, now.tv_nsec) - stamp;
+    // The wall clock may have been set meanwhile.
+    Some(u64::try_from(lay).unwrap_or(0))
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i128 {
@@ -158,57 +166,69 @@ mod tests {
         (ours, accepted.expect("a connection").0)
     }
 
+    /// All that is not read, of which the first `length` bytes are.
+    fn read(inbox: &mut Inbox, buffer: &Buffer, length: usize) -> Vec<u8> {
+        inbox.read(buffer, |bytes, _| (length, bytes.to_vec()))
+    }
+
+    fn lay(inbox: &mut Inbox, buffer: &Buffer) -> Option<u64> {
+        inbox.read(buffer, |bytes, lay_ns| (bytes.len(), lay_ns()))
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn bytes_are_taken_in_order_until_the_end_of_the_stream() {
         let (ours, mut theirs) = connected().await;
-        let mut inbox = Inbox::new();
+        let (other, mut from_other) = connected().await;
+        let buffer = Buffer::new();
+        let (mut inbox, mut its) = (Inbox::new(), Inbox::new());
         theirs.write_all(b"hello").await.expect("written");
-        assert_eq!(inbox.receive(&ours, || true).await.expect("bytes"), 5);
-        inbox.consume(2);
-        let long = vec![b'x'; FIRST_BYTES * 3];
+        assert_eq!(inbox.receive(&ours, &buffer).await.expect("bytes"), 5);
+        assert_eq!(read(&mut inbox, &buffer, 2), b"hello");
+        // Another one receives in between.
+        from_other.write_all(b"other").await.expect("written");
+        its.receive(&other, &buffer).await.expect("bytes");
+        assert_eq!(read(&mut its, &buffer, 5), b"other");
+        let long = vec![b'x'; BUFFER_BYTES * 3];
         let sends = tokio::spawn(async move { theirs.write_all(&long).await });
-        while inbox.receive(&ours, || true).await.expect("bytes") > 0 {}
+        while inbox.receive(&ours, &buffer).await.expect("bytes") > 0 {
+            read(&mut inbox, &buffer, 0);
+        }
         sends.await.expect("no panic").expect("written");
-        assert!(inbox.bytes().starts_with(b"llox"));
-        assert_eq!(inbox.bytes().len(), 3 + FIRST_BYTES * 3);
+        let all = read(&mut inbox, &buffer, 0);
+        assert!(all.starts_with(b"llox"));
+        assert_eq!(all.len(), 3 + BUFFER_BYTES * 3);
         inbox.clear();
-        assert!(inbox.bytes().is_empty());
+        assert!(read(&mut inbox, &buffer, 0).is_empty());
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn the_time_that_bytes_lay_here_is_told() {
         let (ours, mut theirs) = connected().await;
-        let mut inbox = Inbox::new();
+        let (mut inbox, buffer) = (Inbox::new(), Buffer::new());
         // The kernel begins to stamp a little after it was asked to.
         let started = Instant::now();
-        while inbox.lay_ns().is_none() {
+        while lay(&mut inbox, &buffer).is_none() {
             assert!(started.elapsed() < Duration::from_mins(1), "no stamps");
             theirs.write_all(b"x").await.expect("written");
-            inbox.receive(&ours, || true).await.expect("bytes");
+            inbox.receive(&ours, &buffer).await.expect("bytes");
         }
         let sent = Instant::now();
         theirs.write_all(b"hello").await.expect("written");
         // Blocks the whole thread, as a stopped process would be.
         let away = Duration::from_millis(30);
         std::thread::sleep(away);
-        inbox.receive(&ours, || true).await.expect("bytes");
-        let lay = Duration::from_nanos(inbox.lay_ns().expect("the kernel stamps"));
+        inbox.receive(&ours, &buffer).await.expect("bytes");
+        let lay_ns = lay(&mut inbox, &buffer).expect("the kernel stamps");
+        let lay = Duration::from_nanos(lay_ns);
         assert!(away <= lay && lay <= sent.elapsed(), "{lay:?}");
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn without_a_stamp_nothing_is_told() {
-        let (ours, mut theirs) = connected().await;
-        let mut inbox = Inbox::new();
-        for _ in 0..100 {
-            theirs.write_all(b"hello").await.expect("written");
-            inbox.receive(&ours, || false).await.expect("bytes");
-            assert_eq!(inbox.lay_ns(), None, "nobody asked");
-        }
         let (mut ours, theirs) = connected().await;
-        let mut inbox = Inbox::new();
+        let (mut inbox, buffer) = (Inbox::new(), Buffer::new());
         ours.write_all(b"hello").await.expect("written");
-        inbox.receive(&theirs, || true).await.expect("bytes");
-        assert_eq!(inbox.lay_ns(), None);
+        inbox.receive(&theirs, &buffer).await.expect("bytes");
+        assert_eq!(lay(&mut inbox, &buffer), None);
     }
 }

@@ -51,14 +51,9 @@ impl Pacer {
     }
 }
 
-/// What came in so little earlier has not lain here for a time that matters: a thread that sleeps for less and wakes in time
-/// needs no stamps, each of which costs as much as a fortieth of a request.
-const SOON_NS: u64 = 200_000;
-
 /// When a thread could not take what came in, by its own sleep alone. Pure. Moments are nanoseconds since the start.
 ///
-/// It stands in for the kernel's stamps where there are none, and where none is worth its cost. A thread that wakes late was
-/// away: stopped, without a
+/// It stands in for the kernel's stamps where there are none. A thread that wakes late was away: stopped, without a
 /// core, or at work for too long.
 #[derive(Debug, Default)]
 pub(super) struct Absence {
@@ -80,11 +75,6 @@ impl Absence {
     /// Until when everything that came in has been taken, at `now_ns`, before the thread turns to it again.
     pub(super) fn present_ns(&self, now_ns: u64) -> u64 {
         self.wake_ns.min(now_ns)
-    }
-
-    /// Whether what is taken at `now_ns` may have lain here for long, so that only a stamp can tell.
-    pub(super) fn matters(&self, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.away.end) > SOON_NS || self.lay_ns(now_ns) > SOON_NS
     }
 
     /// How long what is taken at `now_ns` may have lain here.
@@ -124,23 +114,6 @@ mod tests {
         absence.sleeps(1_000, 5_000);
         assert_eq!(absence.lay_ns(1_100), 900);
         assert_eq!(absence.lay_ns(1_800), 0, "worked off by then");
-    }
-
-    #[test]
-    fn only_a_thread_that_may_have_been_away_for_long_needs_stamps() {
-        let mut absence = Absence::default();
-        absence.sleeps(0, 100_000);
-        assert!(!absence.matters(90_000));
-        assert!(!absence.matters(150_000));
-        assert!(absence.matters(300_001), "it woke late");
-        absence.sleeps(900_000, 1_000_000);
-        assert!(
-            absence.matters(950_000),
-            "what came meanwhile is worked off"
-        );
-        absence.sleeps(2_000_000, 12_000_000);
-        assert!(!absence.matters(2_100_000));
-        assert!(absence.matters(3_000_000), "it sleeps for long");
     }
 
     #[tokio::test(flavor = "current_thread")]

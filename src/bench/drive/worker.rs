@@ -19,6 +19,7 @@ use super::books::{Books, Carried, Closed};
 use super::connection::{Connected, End, ask_store, hold_connection, outcome, shut_down};
 use super::deadlines::{Check, Checks, Drain, STALL_NS};
 use super::http::Response;
+use super::inbox::Buffer;
 use super::pacer::{Absence, Pacer};
 use super::queue::{Offer, Queue};
 use super::slot::Slot;
@@ -43,6 +44,7 @@ pub(super) struct Worker {
     pub(super) share: Share,
     start: Instant,
     absence: RefCell<Absence>,
+    pub(super) buffer: Buffer,
     state: RefCell<State>,
 }
 
@@ -93,6 +95,7 @@ impl Worker {
             share,
             start,
             absence: RefCell::default(),
+            buffer: Buffer::new(),
             state: RefCell::new(state),
         }
     }
@@ -147,11 +150,6 @@ impl Worker {
             return Ok(());
         }
         pacer.sleep(Duration::from_nanos(wait_ns)).await
-    }
-
-    /// Whether what is taken now may have lain here for long.
-    pub(super) fn may_be_late(&self) -> bool {
-        self.absence.borrow().matters(self.now_ns())
     }
 
     /// When an answer that is taken at `now_ns` had come in, if it lay here for `lay_ns`; where that is not known,

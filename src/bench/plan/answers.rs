@@ -270,13 +270,17 @@ fn walk_sessions(body: &[u8], ids: impl Iterator<Item = u64>) -> Option<u32> {
     let mut misses = 0;
     for (place, id) in ids.enumerate() {
         if place > 0 {
-            rest = rest.strip_prefix(b",")?;
-        }
-        if let Some(after) = rest.strip_prefix(b"null") {
-            misses += 1;
+            let (b",", after) = rest.split_first_chunk()? else {
+                return None;
+            };
             rest = after;
-        } else {
-            rest = &rest[walk_session(rest, id)?..];
+        }
+        match rest.split_first_chunk() {
+            Some((b"null", after)) => {
+                misses += 1;
+                rest = after;
+            }
+            _ => rest = &rest[walk_session(rest, id)?..],
         }
     }
     (rest == b"]").then_some(misses)
@@ -284,11 +288,26 @@ fn walk_sessions(body: &[u8], ids: impl Iterator<Item = u64>) -> Option<u32> {
 
 /// The length of a flat object that begins with this id; `None` when there is something else.
 fn walk_session(text: &[u8], id: u64) -> Option<usize> {
-    let rest = text.strip_prefix(b"{\"id\":")?;
-    let rest = rest.strip_prefix(itoa::Buffer::new().format(id).as_bytes())?;
-    matches!(rest.first(), Some(b',' | b'}')).then_some(())?;
+    let (b"{\"id\":", rest) = text.split_first_chunk()? else {
+        return None;
+    };
+    let (found, rest) = walk_number(rest)?;
+    (found == id && matches!(rest.first(), Some(b',' | b'}'))).then_some(())?;
     let end = memchr3(b'{', b'}', b'[', rest)?;
     (rest[end] == b'}').then(|| text.len() - rest.len() + end + 1)
+}
+
+/// A whole number as JSON has it, and what follows it.
+fn walk_number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut number, mut length) = (0_u64, 0);
+    while let Some(digit @ b'0'..=b'9') = text.get(length) {
+        number = number
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
+        length += 1;
+    }
+    let is_json = length == 1 || (length > 1 && text[0] != b'0');
+    is_json.then(|| (number, &text[length..]))
 }
 
 /// Whether it begins and ends as an object does.
