@@ -94,7 +94,8 @@ start_store() {
   local server=$1 flags
   shift
   case "$server" in
-    *dragonfly) flags=(--bind=127.0.0.1 --dbfilename=) ;;
+    # As scripts/dragonfly does.
+    *dragonfly) flags=(--bind=127.0.0.1 --dbfilename=); export MIMALLOC_PURGE_DELAY=-1 ;;
     *) flags=(--bind 127.0.0.1 --save '' --appendonly no) ;;
   esac
   for _ in 1 2 3; do
