@@ -91,17 +91,17 @@ a_server() {
 # A port that somebody else has, or takes in the same moment, is left to them. The first to be tried is `first_port`,
 # where it is set.
 start_store() {
-  local server=$1 flags
+  local server=$1 flags own=()
   shift
   case "$server" in
-    # As scripts/dragonfly does.
-    *dragonfly) flags=(--bind=127.0.0.1 --dbfilename=); export MIMALLOC_PURGE_DELAY=-1 ;;
+    # As scripts/dragonfly does; for the store alone, as kvpoc heeds the same variable.
+    *dragonfly) flags=(--bind=127.0.0.1 --dbfilename=) own=(env MIMALLOC_PURGE_DELAY=-1) ;;
     *) flags=(--bind 127.0.0.1 --save '' --appendonly no) ;;
   esac
   for _ in 1 2 3; do
     port=${first_port:-$(a_port)}
     first_port=""
-    "$server" "${flags[@]}" --port "$port" "$@" >"$work/store.log" 2>&1 &
+    ${own[@]+"${own[@]}"} "$server" "${flags[@]}" --port "$port" "$@" >"$work/store.log" 2>&1 &
     store_pid=$!
     pids+=("$store_pid")
     # One whose port is taken ends at once.

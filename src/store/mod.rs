@@ -276,7 +276,8 @@ impl Store {
                     Usage::Serve => Reads::Fred,
                     Usage::Load | Usage::Look => config.reads,
                 };
-                Engine::Dragonfly(Dragonfly::connect(config, reads, &Room::default()).await?)
+                let store = Dragonfly::connect(config, reads, &Room::default()).await?;
+                Engine::Dragonfly(store.for_load(usage == Usage::Load))
             }
         };
         Ok(Self(engine))
@@ -305,8 +306,8 @@ impl Store {
                     fetch: Some(store.fetch()),
                     ..config.clone()
                 };
-                let store = Dragonfly::connect(&config, config.reads, room).await?;
-                Ok(Self(Engine::Dragonfly(store)))
+                let other = Dragonfly::connect(&config, config.reads, room).await?;
+                Ok(Self(Engine::Dragonfly(other.for_load(store.is_for_load()))))
             }
         }
     }

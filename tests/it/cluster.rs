@@ -432,7 +432,9 @@ fn a_cluster_that_is_none_says_so_and_so_does_one_that_is() {
 
 /// Starts a load that takes some seconds, and waits until that many keys are there.
 fn begin_a_load(cluster: &Cluster, prefix: &str) -> Process {
-    let (url, load) = (cluster.url(), "--keys 12k --rate 3000 --batch 50 --verify");
+    // What a master acknowledged and its replica never heard of is written again.
+    let load = "--keys 12k --rate 3000 --batch 50 --verify --resume";
+    let url = cluster.url();
     let seeding = start(&format!(
         "seed --json --store {url} --key-prefix {prefix} {load}"
     ));
@@ -470,7 +472,7 @@ fn keys_go_where_their_slot_goes_while_they_are_loaded() {
     expect_ok(to, &format!("CLUSTER SETSLOT {slot} {comes}"));
     expect_ok(from, &format!("CLUSTER SETSLOT {slot} {goes}"));
     // New ones are stored where the slot goes, as that node says; then all of it is there.
-    eventually("keys where they go", || (keys_of(to) > 1_000).then_some(()));
+    eventually("keys where they go", || (keys_of(to) > 200).then_some(()));
     loop {
         let keys = from.ask(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
         let keys: Vec<&str> = keys.lines().filter(|line| line.starts_with('{')).collect();

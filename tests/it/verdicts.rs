@@ -137,7 +137,11 @@ fn a_latency_objective_is_there_unless_it_is_dropped_or_the_service_is_another()
 #[test]
 fn too_few_connections_are_named_as_the_limit_with_the_number_that_would_do() {
     let load = "--rps 400 --duration 2s --warmup 0s";
-    let found = bench(Mode::Constant(0.01), &format!("{load} --connections 2"));
+    // Enough answers have room at first for it to be known.
+    let found = bench(
+        Mode::Constant(0.01),
+        "--stages 20:1s,400:2s --warmup 0s --connections 2",
+    );
     expect(
         &found,
         "GENERATOR_LIMITED",

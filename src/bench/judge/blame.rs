@@ -15,7 +15,7 @@ const SLOWER: f64 = 1.5;
 /// The same, when only few requests were sent with few of them busy: one slow answer among those hides half of it.
 const SLOWER_OF_FEW: f64 = 3.0;
 /// Service times that are as long, when only few tell: one answer that a busy machine held up is longer than that.
-const ALIKE_OF_FEW: f64 = 1.2;
+const ALIKE_OF_FEW: f64 = 1.25;
 /// So many answers are enough to tell.
 const ENOUGH_ANSWERS: u64 = 8;
 

@@ -52,7 +52,7 @@ pub(super) use resp::fuzz;
 enum Line<'a> {
     /// Those of the client.
     Fred,
-    /// One that only reads.
+    /// One that reads, and stores what is loaded into a cluster.
     Direct(&'a Direct),
 }
 
@@ -71,6 +71,8 @@ enum Readers {
 pub(super) struct Dragonfly {
     client: Client,
     readers: Readers,
+    /// Batches of a cluster go by the readers' connections, too.
+    is_for_load: bool,
     is_cluster: bool,
     deadline: Deadline,
     fetch: Fetch,
@@ -90,6 +92,7 @@ impl Dragonfly {
         let mut store = Self {
             client: connect::client(config)?,
             readers: Readers::None,
+            is_for_load: false,
             is_cluster: url.is_cluster(),
             deadline: Deadline::start(config.timeout),
             fetch: config.fetch.unwrap_or(Fetch::Mget),
@@ -109,6 +112,18 @@ impl Dragonfly {
             Ok(Err(error)) => Err(connect::error(url, &error)),
             Err(_) => Err(StoreError::Unavailable(format!("{url} does not answer"))),
         }
+    }
+
+    /// The same, for whoever writes nothing but batches that may be written again.
+    pub(super) fn for_load(self, is_for_load: bool) -> Self {
+        Self {
+            is_for_load,
+            ..self
+        }
+    }
+
+    pub(super) fn is_for_load(&self) -> bool {
+        self.is_for_load
     }
 
     /// How several keys cost the server less, as far as it tells what it is.
@@ -142,8 +157,10 @@ impl Dragonfly {
         if batch.is_empty() {
             return Ok(());
         }
+        let mut due = None;
         if let Readers::Nodes(nodes) = &self.readers
-            && self.put_to_nodes(nodes, &batch, ttl).await?.is_some()
+            && self.is_for_load
+            && (self.put_to_nodes(nodes, &batch, ttl, &mut due).await?).is_some()
         {
             return Ok(());
         }
@@ -169,7 +186,7 @@ impl Dragonfly {
                 only,
             })
         });
-        let mut answers = self.each(sets.collect()).await?.into_iter();
+        let mut answers = self.each(sets.collect(), due).await?.into_iter();
         answers.try_for_each(|answer| answer.map(drop).map_err(|error| self.error(&error)))
     }
 
@@ -234,7 +251,7 @@ impl Dragonfly {
         let questions = keys
             .into_iter()
             .flat_map(|key| [KeyCommand::Length(key.clone()), KeyCommand::TimeToLive(key)]);
-        let answers = self.each(questions.collect()).await?;
+        let answers = self.each(questions.collect(), None).await?;
         let number = |answer: &Result<Value, Error>| -> Result<Option<i64>, StoreError> {
             match answer {
                 Ok(value) => Ok(value.as_i64()),
@@ -299,17 +316,18 @@ impl Dragonfly {
             let answer = self.done(pin!(asked.give_to(self.ready()?))).await?;
             return answer.convert().map_err(|error| self.error(&error));
         }
-        let answer = self.each(vec![asked]).await?.pop();
+        let answer = self.each(vec![asked], None).await?.pop();
         let answer = answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Protocol, "no answer")));
         answer
             .and_then(Value::convert)
             .map_err(|error| self.error(&error))
     }
 
-    /// The answers to commands that are sent together, in their order.
+    /// The answers to commands that are sent together, in their order, as a part of what is due then.
     async fn each(
         &self,
         commands: Vec<KeyCommand>,
+        due: Option<Instant>,
     ) -> Result<Vec<Result<Value, Error>>, StoreError> {
         let client = self.ready()?;
         // In a box, as it is large and would make everything so that it is a part of.
@@ -330,7 +348,7 @@ impl Dragonfly {
             }
             answers
         });
-        self.done(answers.as_mut()).await
+        self.done_until(due, answers.as_mut()).await
     }
 
     /// Notes what came of a command over that connection, and looks after it if that is suspect.

@@ -107,7 +107,7 @@ impl Dragonfly {
         due: Option<Instant>,
     ) -> Result<Vec<Value>, StoreError> {
         let answers = if self.is_cluster {
-            self.each(keys.into_iter().map(KeyCommand::Get).collect())
+            self.each(keys.into_iter().map(KeyCommand::Get).collect(), due)
                 .await?
         } else {
             // As below, without the detour over a command of any kind: this is a server's hot path.

@@ -330,7 +330,7 @@ impl Reader {
             }
             [b'-', reason @ ..] => {
                 // A key of another kind is a miss, as it is to MGET.
-                if !reason.starts_with(b"WRONGTYPE") {
+                if self.is_stored || !reason.starts_with(b"WRONGTYPE") {
                     let reason = text(reason);
                     match Redirection::read(&reason).filter(|_| self.is_scattered) {
                         Some(there) => self.elsewhere.push((self.found.len(), there)),

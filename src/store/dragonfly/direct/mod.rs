@@ -1,4 +1,4 @@
-//! Reading keys over a connection of our own, beside fred's.
+//! Reading keys over a connection of our own, beside fred's; in a cluster, storing those that are loaded, too.
 //!
 //! Enters: keys. Leaves: their values, slices of the buffer that they were read into. Everything else about the store
 //! is fred's; and so is reading from a single server while this connection is lost, frozen or full: whoever asks is told
@@ -227,6 +227,11 @@ impl Direct {
         })
     }
 
+    /// Whether what is asked now would be sent.
+    pub(super) fn takes(&self) -> bool {
+        self.shared.health.allows() && self.shared.lock().takes()
+    }
+
     /// Sends what stores `entries`, unless it cannot: to a node of a cluster, which should have them.
     pub(super) fn store<'a>(
         &self,
@@ -248,8 +253,7 @@ impl Direct {
         write: impl FnOnce(&mut Vec<u8>) -> Expected,
     ) -> Option<oneshot::Receiver<Answer>> {
         let mut state = self.shared.lock();
-        let has_room = state.asked.len() < MAX_UNANSWERED && state.unsent.len() < MAX_UNSENT_BYTES;
-        if state.standing != Standing::Up || !has_room {
+        if !state.takes() {
             return None;
         }
         let expected = write(&mut state.unsent);
@@ -259,6 +263,13 @@ impl Direct {
             task.wake();
         }
         Some(answer)
+    }
+}
+
+impl State {
+    fn takes(&self) -> bool {
+        let has_room = self.asked.len() < MAX_UNANSWERED && self.unsent.len() < MAX_UNSENT_BYTES;
+        self.standing == Standing::Up && has_room
     }
 }
 

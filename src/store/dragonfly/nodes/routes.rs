@@ -39,13 +39,21 @@ impl Link {
 
     /// Why nothing can be asked of it; `None`: nothing is known against the node itself.
     pub(super) fn objection(&self) -> Option<String> {
+        let is_full = self.direct.is_up() && self.direct.health().allows();
+        if is_full {
+            let node = &self.named.node;
+            return Some(format!("too many wait for {node} of the cluster already"));
+        }
+        self.fault()
+    }
+
+    /// As [`Link::objection`], when it is the node that is wrong.
+    pub(super) fn fault(&self) -> Option<String> {
         let node = &self.named.node;
         match self.direct.standing() {
             Standing::Coming | Standing::Broken => None,
             Standing::Silent => Some(format!("{node} of the cluster does not answer")),
-            Standing::Up if self.direct.health().allows() => {
-                Some(format!("too many wait for {node} of the cluster already"))
-            }
+            Standing::Up if self.direct.health().allows() => None,
             Standing::Up => Some(format!("{node} of the cluster has stopped answering")),
         }
     }

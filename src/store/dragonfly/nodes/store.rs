@@ -3,9 +3,10 @@
 //! Enters: a batch. Leaves: all of it stored, or word that fred has to do that. Each node is sent what it should have in
 //! one go, and all of them at once.
 //!
-//! Must not store again what may still be on its way: it could arrive after what another client stored meanwhile.
+//! Must not store again what may still be on its way: it could arrive after what another client stored meanwhile. For the
+//! same reason only a load is stored so, and no write of a client that could write the same key by fred.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::super::{Batch, StoreError};
 use super::super::Dragonfly;
@@ -14,6 +15,7 @@ use super::super::health::Outcome;
 use super::super::resp::Refusal;
 use super::Nodes;
 use super::ask::{by_fred, order};
+use super::routes::Group;
 use super::table::slot_of;
 
 impl Dragonfly {
@@ -23,36 +25,42 @@ impl Dragonfly {
         nodes: &Nodes,
         batch: &Batch,
         ttl: Option<Duration>,
+        due: &mut Option<Instant>,
     ) -> Result<Option<()>, StoreError> {
         let Some(routes) = nodes.routes() else {
             return Ok(None);
         };
         let entries: Vec<_> = batch.entries().collect();
         let order = order(entries.iter().map(|&(key, _)| slot_of(key)), &routes);
+        // All of it or nothing is begun.
+        for its in order.chunk_by(|one, other| one.0 == other.0) {
+            let master = routes.group(its[0].0).and_then(Group::master);
+            if !master.is_some_and(|master| master.direct.takes()) {
+                return by_fred(nodes, master.and_then(|master| master.fault()));
+            }
+        }
         let ttl_ms = ttl.map(milliseconds);
-        let mut is_begun = false;
         let sent = self.send(&routes, &order, |group, its| {
             // Replicas store nothing.
             let master = group.master()?;
             let its = its.iter().map(|&(_, place)| entries[place]);
-            let answer = master.direct.store(its, ttl_ms)?;
-            is_begun = true;
-            Some((master, answer))
+            Some((master, master.direct.store(its, ttl_ms)?))
         });
         let mut parts = match sent {
             Ok(parts) => parts,
-            Err(None) if is_begun => {
+            // It went just now.
+            Err(_) => {
                 nodes.look();
-                return Err(StoreError::Unavailable(
-                    "a node of the cluster is lost".into(),
-                ));
+                let message = "a node of the cluster is lost";
+                return Err(StoreError::Unavailable(message.into()));
             }
-            Err(objection) => return by_fred(nodes, objection),
         };
-        self.all_come(nodes, &mut parts, &mut None).await?;
+        self.all_come(nodes, &mut parts, due).await?;
         let mut are_elsewhere = false;
         for part in &mut parts {
             part.waiting.outcome = Outcome::Answered;
+        }
+        for part in &mut parts {
             match part.came.take() {
                 Some(Ok(Ok(_))) => {}
                 Some(Ok(Err(Refusal::Elsewhere(_)))) => are_elsewhere = true,

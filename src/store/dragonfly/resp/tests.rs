@@ -84,6 +84,11 @@ fn answers_are_understood() {
             Ok(all(&[None, None])),
         ),
         ("-OOM x\r\n+OK\r\n", Expected::Stored(2), refused("OOM x")),
+        (
+            "+OK\r\n-WRONGTYPE x\r\n",
+            Expected::Stored(2),
+            refused("WRONGTYPE x"),
+        ),
     ] {
         assert_eq!(
             read(bytes.as_bytes(), expected),
