@@ -201,7 +201,7 @@ fn workload() -> Workload {
         key_prefix: "user:session:".into(),
         headers: headers("127.0.0.1:8080", None),
         fetch: Fetch::Mget,
-        template: None,
+        form: None,
     }
 }
 

@@ -3,13 +3,21 @@
 //! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
 //! clock; `bench` gives them their meaning.
 
+mod request;
+mod statuses;
 mod sweep;
+mod template;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use request::{
+    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, may_stand_in_a_header,
+};
+pub use statuses::Statuses;
 pub use sweep::Sweep;
+pub use template::{Piece, Place, Template};
 
 use crate::units::{Rate, UnitError, parse_duration};
 

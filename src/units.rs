@@ -69,6 +69,9 @@ impl fmt::Display for Rate {
 pub struct KeyCount(NonZeroU64);
 
 impl KeyCount {
+    /// A single key.
+    pub const ONE: Self = Self(NonZeroU64::MIN);
+
     /// The number of keys.
     #[must_use]
     pub fn get(self) -> u64 {

@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::{STORE, StoreArgs};
-use crate::load::{Arrivals, KeysDist, Mix, Preset, Shard, Stages, Sweep};
+use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
 
@@ -22,8 +22,8 @@ use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse
     reason = "each is a switch that a user turns"
 )]
 pub struct BenchArgs {
-    /// What to drive: `http://host[:port]` or `host:port` of a serve, another URL with {id}, {ids} or {key} in its path
-    /// or query, or store, for the store itself
+    /// What to drive: `http://host[:port]` or `host:port` of a serve, any other URL with a path, which is sent as it is
+    /// but for {id}, {ids} and {key} in it, or store, for the store itself
     #[arg(
         long,
         env = "KVPOC_TARGET",
@@ -31,6 +31,40 @@ pub struct BenchArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     pub target: String,
+
+    /// Method of the requests to a URL with a path: GET, or POST where there is a body, unless it is given
+    #[arg(long, env = "KVPOC_METHOD", value_name = "METHOD")]
+    pub method: Option<String>,
+
+    /// Header of the requests to a URL with a path, any number of times. In it, in the URL and in the body {id}, {ids},
+    /// {key} and, for the arrival's number, an n in braces are filled in. The variable has one header on each line, and
+    /// is the better place for a secret
+    // clap would make a line end of that n with its braces.
+    #[arg(
+        long,
+        short = 'H',
+        env = "KVPOC_HEADER",
+        hide_env_values = true,
+        value_name = "NAME: VALUE"
+    )]
+    pub header: Vec<HeaderLine>,
+
+    /// Body of the requests to a URL with a path; its length is sent with it, and nothing else
+    #[arg(long, env = "KVPOC_BODY", hide_env_values = true, value_name = "TEXT")]
+    pub body: Option<String>,
+
+    /// File with that body, of at most 8 MiB
+    #[arg(long, env = "KVPOC_BODY_FILE", value_name = "FILE")]
+    pub body_file: Option<PathBuf>,
+
+    /// Statuses that are right, of a URL with a path: 2xx, 200,201 or 200-299,404. By default 200-299 and 304, and 404
+    /// is a miss where {id}, {ids} or {key} is filled in
+    #[arg(long, env = "KVPOC_EXPECT", value_name = "STATUSES")]
+    pub expect: Option<String>,
+
+    /// Text that a right answer of a URL with a path contains; any other makes the run INVALID
+    #[arg(id = "match", long = "match", env = "KVPOC_MATCH", value_name = "TEXT")]
+    pub contains: Option<String>,
 
     /// File with the token to show the target. The variable `KVPOC_TOKEN` wins over it, but is for a serve alone: a URL
     /// with a path of its own is shown what this file holds, or nothing

@@ -92,6 +92,7 @@ Examples:
   kvpoc bench --find-max --slo p99=20ms --duration 10s
   kvpoc bench --sweep 5k..45k/5k --duration 10s --out sweep
   kvpoc bench --layers --rps 10k
+  kvpoc bench --rps 500 --target http://127.0.0.1:9000/orders --body '{\"item\":{id}}' --keys 100k --expect 201
   kvpoc bench --rps 80k --shard 0/4 --start-at 2026-11-24T12:00:00Z --json 0.json
   kvpoc bench --merge 0.json 1.json 2.json 3.json
   kvpoc bench --self-test

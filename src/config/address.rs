@@ -1,6 +1,6 @@
-//! Where the store and the target are: parsed from text, printed without secrets.
+//! Where the store is: parsed from text, printed without secrets.
 //!
-//! Enters: `--store` and `--target`. Leaves: addresses that are whole. Must not repeat a password in a message.
+//! Enters: `--store`. Leaves: addresses that are whole. Must not repeat a password in a message.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -49,43 +49,6 @@ pub enum Topology {
 /// A server by name and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Name or address; an IPv6 address without its brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-/// What `bench` drives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A server over HTTP.
-    Http {
-        /// Where it is.
-        url: TargetUrl,
-        /// The path to ask for; `None`: the routes of `kvpoc serve`.
-        template: Option<String>,
-    },
-    /// The store itself.
-    Store,
-}
-
-impl Target {
-    /// It is another server than kvpoc's own, asked by its own path.
-    #[must_use]
-    pub fn is_template(&self) -> bool {
-        matches!(
-            self,
-            Self::Http {
-                template: Some(_),
-                ..
-            }
-        )
-    }
-}
-
-/// An HTTP server by name and port, without a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetUrl {
     /// Name or address; an IPv6 address without its brackets.
     pub host: String,
     /// TCP port.
@@ -224,7 +187,7 @@ impl fmt::Display for Node {
 }
 
 /// Host and port as they stand in a URL.
-fn authority(host: &str, port: u16) -> String {
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
@@ -256,86 +219,6 @@ impl fmt::Display for StoreUrl {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Embedded(path) => write!(f, "embedded:{}", path.display()),
         }
-    }
-}
-
-impl std::str::FromStr for Target {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        const FORM: &str = "write http://host:port, a URL with {id}, {ids} or {key} in its path or query, or store";
-        const NO_TLS: &str = "bench speaks no TLS: write http://host:port of the server behind it";
-        if text == "store" {
-            return Ok(Self::Store);
-        }
-        // It may hold a password, though it must not.
-        let shown = if text.contains('@') { "…" } else { text };
-        let refused = || setting("--target", shown, FORM);
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains(['/', '?', '#', ':']) => (Some(scheme), rest),
-            _ => (None, text),
-        };
-        match scheme.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("http") => {}
-            Some("https") => return Err(setting("--target", shown, NO_TLS)),
-            Some(_) => return Err(refused()),
-        }
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let url = TargetUrl::parse(authority).ok_or_else(refused)?;
-        // A word alone is more likely a mistake than a host.
-        if scheme.is_none() && !authority.ends_with(&format!(":{}", url.port)) {
-            return Err(refused());
-        }
-        let has_place = ["{id}", "{ids}", "{key}"]
-            .iter()
-            .any(|place| path.contains(place));
-        let template = match path {
-            "" | "/" => None,
-            _ if !has_place
-                || path.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) =>
-            {
-                return Err(refused());
-            }
-            // As it was typed: parsing would encode the braces.
-            path if path.starts_with('/') => Some(path.to_owned()),
-            query => Some(format!("/{query}")),
-        };
-        Ok(Self::Http { url, template })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http { url, template } => {
-                write!(f, "{url}{}", template.as_deref().unwrap_or_default())
-            }
-            Self::Store => f.write_str("store"),
-        }
-    }
-}
-
-impl TargetUrl {
-    fn parse(authority: &str) -> Option<Self> {
-        let url = url::Url::parse(&format!("http://{authority}")).ok()?;
-        let host = url.host_str().filter(|host| !host.is_empty())?;
-        let port = url.port().unwrap_or(80);
-        (!authority.contains('@') && port > 0).then(|| Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
-        })
-    }
-
-    /// The value of the `Host` header.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        authority(&self.host, self.port)
-    }
-}
-
-impl fmt::Display for TargetUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
     }
 }
 
@@ -416,50 +299,6 @@ mod tests {
             let error = StoreUrl::parse(text).expect_err(text).to_string();
             assert!(error.contains("--store"), "{error}");
         }
-    }
-
-    #[test]
-    fn targets_are_taken_as_they_are_written() {
-        for (text, host, printed) in [
-            ("http://h", "h", "http://h:80"),
-            ("HTTP://h:1/", "h", "http://h:1"),
-            ("localhost:8080", "localhost", "http://localhost:8080"),
-            ("127.0.0.1:80/", "127.0.0.1", "http://127.0.0.1:80"),
-            ("[::1]:8080", "::1", "http://[::1]:8080"),
-            ("h:80/a/{id}/b", "h", "http://h:80/a/{id}/b"),
-            ("http://h/a?key={key}", "h", "http://h:80/a?key={key}"),
-            ("http://h:1?next=/{id}", "h", "http://h:1/?next=/{id}"),
-            (
-                "h:1?at=http://x/{ids}",
-                "h",
-                "http://h:1/?at=http://x/{ids}",
-            ),
-        ] {
-            let target: Target = text.parse().expect(text);
-            assert_eq!(target.to_string(), printed, "{text}");
-            assert!(matches!(target, Target::Http { url, .. } if url.host == host));
-        }
-        for text in [
-            "",
-            "stor",
-            "localhost",
-            "localhost/{id}",
-            "ftp://h",
-            "http://",
-            "http://h:x",
-            "http://h:0",
-            "http://u@h",
-            "h:1/path",
-            "h:1?x=1",
-            "h:1#{id}",
-            "h:1/{id} x",
-            "http:h:1/{id}",
-        ] {
-            let error = text.parse::<Target>().expect_err(text).to_string();
-            assert!(error.contains("write http://host:port"), "{error}");
-        }
-        let tls = "https://h".parse::<Target>().expect_err("TLS").to_string();
-        assert!(tls.contains("no TLS"), "{tls}");
     }
 
     #[test]

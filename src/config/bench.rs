@@ -4,6 +4,7 @@
 //! another. Must not ask the target anything, nor print the token.
 
 mod checks;
+mod request;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{ConfigError, StoreConfig, Target, Token, setting, share, store};
 use crate::cli::{BenchArgs, Reads};
-use crate::load::{Arrivals, Preset, Shard, Stages, Sweep};
+use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
 use crate::units::KeyCount;
 use checks::{
@@ -41,6 +42,8 @@ pub struct BenchConfig {
     pub abort: bool,
     /// What to drive.
     pub target: Target,
+    /// What to ask of it, where it is another server than kvpoc's own.
+    pub request: Option<Request>,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -184,6 +187,11 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
         return Err(setting("--target", &args.target, mend));
     }
+    // A merge asks nothing of anybody.
+    let request = match mode {
+        BenchMode::Merge => None,
+        _ => request::request(&args, &target)?,
+    };
     // Those of a merge are held against the loads of the files, once they are read.
     if mode != BenchMode::Merge {
         check_objectives(&args.slo, &stages, &operations)?;
@@ -212,6 +220,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             Token::read(args.token_file.as_deref())?
         },
         target,
+        request,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,

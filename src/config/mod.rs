@@ -14,6 +14,7 @@ mod secret;
 mod seed;
 mod serve;
 mod store;
+mod target;
 mod token;
 
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use std::ffi::OsString;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-pub use address::{Node, Servers, StoreUrl, Target, TargetUrl, Topology};
+pub use address::{Node, Servers, StoreUrl, Topology};
 pub use bench::{BenchConfig, BenchMode, Given, Outputs, SELF_TEST_RPS};
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
@@ -30,6 +31,7 @@ pub use seed::{SeedConfig, SeedMode};
 pub use serve::{AccessConfig, LogConfig, ServeConfig};
 use store::store;
 pub use store::{Fetch, StoreConfig, TlsFiles};
+pub use target::{Target, TargetUrl};
 pub use token::Token;
 
 use crate::cli::{Cli, Command};
@@ -172,7 +174,7 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 /// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
-    use crate::load::{KeysDist, Mix, Shard, Stages};
+    use crate::load::{HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template};
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
     if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {
@@ -186,6 +188,17 @@ pub fn fuzz(text: &str) {
     let _ = (text.parse::<Rate>(), text.parse::<KeyCount>());
     let _ = (text.parse::<Mix>(), text.parse::<KeysDist>());
     let _ = (text.parse::<Shard>(), text.parse::<ValueSize>());
+    let _ = (
+        text.parse::<Method>(),
+        HeaderLine::from(text.to_owned()).parse(),
+    );
+    assert_eq!(Template::of(text.as_bytes()).to_string(), text);
+    if let Ok(statuses) = text.parse::<Statuses>() {
+        assert_eq!(
+            statuses.to_string().parse::<Statuses>().ok(),
+            Some(statuses)
+        );
+    }
     if let Ok(stages) = text.parse::<Stages>() {
         assert_eq!(stages.to_string().parse::<Stages>().ok(), Some(stages));
     }

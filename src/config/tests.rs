@@ -118,7 +118,10 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "kvpoc bench --target https://localhost",
             "write http://host:port",
         ),
-        ("kvpoc bench --target http://localhost/path", "in its path"),
+        (
+            "kvpoc bench --target http://localhost/{x}",
+            "{ids}, {key} and {n}",
+        ),
         ("kvpoc serve --log a=b=c", "--log"),
         ("kvpoc inspect ", "1 to 511 bytes"),
         ("kvpoc bench --layers --self-test", "one of them at a time"),
@@ -177,4 +180,150 @@ fn a_merge_is_not_held_to_what_a_generator_needs() {
         panic!("it is refused");
     };
     assert_eq!(config.max_lag, std::time::Duration::from_micros(1));
+}
+
+/// As [`load_line`], of words that may hold spaces.
+fn load_words(words: &[&str]) -> Result<Box<BenchConfig>, ConfigError> {
+    let arguments: Vec<OsString> = ["kvpoc", "bench"]
+        .iter()
+        .chain(words)
+        .map(OsString::from)
+        .collect();
+    match load(&arguments)? {
+        Job::Bench(config) => Ok(config),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_request_of_another_service_has_the_parts_that_were_given() {
+    let config = load_words(&[
+        "--target",
+        "h:1/a/{id}",
+        "--body",
+        "{\"n\":{n}}",
+        "-H",
+        "X-One: 1",
+        "--header",
+        "X-Two: {key}",
+        "--expect",
+        "201",
+        "--match",
+        "ok",
+    ]);
+    let request = config.expect("a job").request.expect("a request");
+    assert_eq!(request.method.name(), "POST");
+    assert_eq!(request.path.to_string(), "/a/{id}");
+    assert_eq!(request.header_names(), "X-One, X-Two");
+    assert_eq!(request.body.expect("a body").to_string(), "{\"n\":{n}}");
+    assert_eq!(request.expect.expect("statuses").to_string(), "201");
+    assert_eq!(request.contains.as_deref(), Some("ok"));
+    for (words, method) in [
+        (&[][..], "GET"),
+        (&["--method", "PATCH", "--body", ""], "PATCH"),
+        (&["--method", "HEAD"], "HEAD"),
+        (&["--body-file", "Cargo.toml"], "POST"),
+    ] {
+        let config = load_words(&[&["--target", "h:1/a"], words].concat());
+        let request = config.expect("a job").request.expect("a request");
+        assert_eq!(request.method.name(), method);
+    }
+    assert!(load_words(&[]).expect("a job").request.is_none());
+}
+
+#[test]
+fn a_file_holds_one_header_on_each_line() {
+    let settings = tempfile::NamedTempFile::new().expect("a file");
+    let text = "[bench]\ntarget = 'h:1/a'\nheader = \"a: 1\\nb: 2, 3\"\n";
+    std::fs::write(settings.path(), text).expect("written");
+    let path = settings.path().to_str().expect("text");
+    let of = |more: &[&str]| {
+        let config = load_words(&[&["--config", path], more].concat());
+        let request = config.expect("a job").request.expect("a request");
+        request.header_names()
+    };
+    assert_eq!(of(&[]), "a, b");
+    assert_eq!(of(&["-H", "c: 4"]), "c");
+}
+
+/// What is refused of a request, and what its message contains.
+const REFUSED_REQUESTS: &[(&[&str], &str)] = &[
+    (
+        &["--method", "PUT"],
+        "'PUT' for --method: it belongs to a URL with a path, and --target http://127.0.0.1:8080 is a kvpoc serve",
+    ),
+    (
+        &["--header", "Authorization: secret"],
+        "'Authorization: …' for --header: it belongs to a URL with a path",
+    ),
+    (&["--body", "secret"], "'6 bytes' for --body: it belongs"),
+    (&["--body-file", "x"], "'x' for --body-file: it belongs"),
+    (&["--expect", "2xx"], "http://127.0.0.1:8080/? for the root"),
+    (
+        &["--match", "ok", "--target", "store"],
+        "'ok' for --match: it belongs to a request over HTTP",
+    ),
+    (
+        &["--target", "h:1/a", "--method", "post"],
+        "for --method: write POST",
+    ),
+    (
+        &["--target", "h:1/a", "--method", "TRACE", "--body", "secret"],
+        "'6 bytes' for --body: a TRACE has no body",
+    ),
+    (
+        &["--target", "h:1/a", "--body", "a", "--body-file", "b"],
+        "a request has one body",
+    ),
+    (
+        &["--target", "h:1/a", "--body-file", "/nonexistent"],
+        "'/nonexistent' for --body-file: No such file",
+    ),
+    (
+        &["--target", "h:1/a", "-H", "Host: a", "-H", "host: secret"],
+        "'host: …' for --header: a request has one Host",
+    ),
+    (
+        &["--target", "h:1/a", "-H", "a: b\r\nc: secret"],
+        "'a: …' for --header: a value has no line ends",
+    ),
+    (
+        &["--target", "h:1/a", "-H", "Content-Length: 5"],
+        "it follows from the body",
+    ),
+    (
+        &[
+            "--target",
+            "h:1/a",
+            "-H",
+            "Authorization: secret",
+            "--token-file",
+            "x",
+        ],
+        "--token-file gives this header too",
+    ),
+    (
+        &["--target", "h:1/a", "--expect", "ok"],
+        "'ok' for --expect: write statuses",
+    ),
+    (&["--target", "h:1/a", "--match", ""], "for --match: every"),
+    (
+        &["--target", "h:1/a", "--match", "a", "--method", "HEAD"],
+        "no answer to HEAD has a body",
+    ),
+];
+
+#[test]
+fn what_is_wrong_with_a_request_is_told_without_its_secrets() {
+    let large = tempfile::NamedTempFile::new().expect("a file");
+    large.as_file().set_len(8 * 1024 * 1024 + 1).expect("room");
+    let large = large.path().to_str().expect("text");
+    let too_large = ["--target", "h:1/a", "--body-file", large];
+    let too_large = (&too_large[..], "a body has at most 8 MiB");
+    for &(words, expected) in REFUSED_REQUESTS.iter().chain([&too_large]) {
+        let found = load_words(words).map(|_| ()).expect_err(expected);
+        let found = found.to_string();
+        assert!(found.contains(expected), "{found}");
+        assert!(!found.contains("secret"), "{found}");
+    }
 }

@@ -1,12 +1,14 @@
 //! A target whose right answer is known: what it does with each request is said beforehand.
 //!
-//! Enters: a [`Mode`]. Leaves: a server on a free port of loopback. Must not do anything by chance but by its seed, nor
-//! need more of the machine than its answers.
+//! Enters: a [`Mode`], or an answer. Leaves: a server on a free port of loopback, and what it was asked. Must not do anything
+//! by chance but by its seed, nor need more of the machine than its answers.
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream as BlockingStream};
 use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use kvpoc::random::{Draws, chance, splitmix64};
@@ -249,4 +251,58 @@ fn sessions(request: &[u8]) -> String {
 fn http(status: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+/// A target that answers each request by these bytes, or by closing where there are none, and shows what it was asked.
+/// What is asked again on another connection is shown again.
+pub(crate) fn seeing(
+    answer: impl Fn(&str) -> String + Send + Clone + 'static,
+) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (shows, seen) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (shows, answer) = (shows.clone(), answer.clone());
+            std::thread::spawn(move || {
+                while let Some(request) = whole_request(&mut stream) {
+                    let answer = answer(&request);
+                    let _ = shows.send(request);
+                    if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// The next request with its body; `None` at the end of the connection.
+fn whole_request(stream: &mut BlockingStream) -> Option<String> {
+    let (mut bytes, mut more) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        if let Some(end) = end {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let whole = end + 4 + length.unwrap_or(0_usize);
+            // More would be another request, before the answer to this one.
+            assert!(bytes.len() <= whole, "{head}");
+            if bytes.len() == whole {
+                return Some(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        match stream.read(&mut more) {
+            Ok(length @ 1..) => bytes.extend_from_slice(&more[..length]),
+            _ => return None,
+        }
+    }
+}
+
+/// An answer of this status and body.
+pub(crate) fn answer(status: &str, body: &str) -> String {
+    http(status, body)
 }

@@ -20,7 +20,7 @@ use super::thread::{Share, Way};
 use super::worker::Worker;
 use crate::bench::judge::ledger::{Cause, Outcome};
 use crate::bench::plan::Arrival;
-use crate::bench::plan::workload::{Answer, Ask, WRITTEN, Work};
+use crate::bench::plan::workload::{Answer, Ask, WRITTEN, Work, Workload};
 use crate::config::StoreUrl;
 use crate::random::{below, splitmix64};
 use crate::store::{Store, StoreError};
@@ -52,7 +52,7 @@ pub(super) async fn ask_store(worker: Rc<Worker>, store: Store, slot: usize, arr
             let written = store.put(key, workload.record(index).unwrap_or_default(), None);
             written.await.map(|()| Answer::Good(WRITTEN))
         }
-        Ask::Sessions | Ask::Session | Ask::Template => {
+        Ask::Sessions | Ask::Session | Ask::Form => {
             let values = store.get_many(workload.keys(number)).await;
             values.map(|values| workload.judge_values(number, &values))
         }
@@ -111,6 +111,15 @@ pub(super) enum End {
     Malformed(Malformed),
 }
 
+/// What becomes of the bodies that this load is answered.
+fn bodies(workload: &Workload) -> Bodies {
+    match &workload.form {
+        Some(form) if form.is_head() => Bodies::Absent,
+        Some(form) if !form.looks_at_bodies() => Bodies::Counted,
+        _ => Bodies::Kept,
+    }
+}
+
 /// Reads answers until the connection is of no use any more, and says why.
 async fn read_answers(
     worker: &Rc<Worker>,
@@ -119,12 +128,7 @@ async fn read_answers(
     inbox: &mut Inbox,
     answers: &mut u64,
 ) -> End {
-    let is_judged = worker.share.workload.template.is_none();
-    let mut reader = Reader::new(if is_judged {
-        Bodies::Kept
-    } else {
-        Bodies::Counted
-    });
+    let mut reader = Reader::new(bodies(&worker.share.workload));
     loop {
         let received = inbox.receive(stream.as_ref(), &worker.buffer).await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);

@@ -56,6 +56,8 @@ pub enum Bodies {
     Kept,
     /// Nobody does: they are counted and thrown away as they come, however long they are.
     Counted,
+    /// There are none, whatever the headers say: the requests are HEAD (RFC 9112, 6.3).
+    Absent,
 }
 
 /// What one look found.
@@ -241,7 +243,9 @@ impl Reader {
         bytes: &[u8],
         consumed: &mut usize,
     ) -> Result<Option<Head>, Malformed> {
-        while let Some((head, length)) = parse_head(&bytes[*consumed..], &mut self.date)? {
+        while let Some((head, length)) =
+            parse_head(&bytes[*consumed..], self.bodies, &mut self.date)?
+        {
             *consumed += length;
             match head.status {
                 200.. => return Ok(Some(head)),
@@ -370,7 +374,11 @@ impl Chunk {
 }
 
 /// A head and its length; `None`: it is not whole yet.
-fn parse_head(bytes: &[u8], date: &mut Option<Date>) -> Result<Option<(Head, usize)>, Malformed> {
+fn parse_head(
+    bytes: &[u8],
+    bodies: Bodies,
+    date: &mut Option<Date>,
+) -> Result<Option<(Head, usize)>, Malformed> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let found = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -390,6 +398,7 @@ fn parse_head(bytes: &[u8], date: &mut Option<Date>) -> Result<Option<(Head, usi
     let is_current = parsed.version == Some(1);
     // By RFC 9112, 6.3: these have no body whatever their headers say, and chunks go before a length.
     let left = match (status, fields.is_chunked, fields.length) {
+        _ if bodies == Bodies::Absent => Left::Bytes(0),
         (204 | 304, ..) => Left::Bytes(0),
         (_, true, _) => Left::Chunks(Chunk::Size),
         (_, false, Some(length)) => Left::Bytes(length),

@@ -68,7 +68,7 @@ impl Inbox {
     ) -> T {
         let (buffer, stamp) = (buffer.0.borrow(), self.stamp);
         let fresh = &buffer[..std::mem::take(&mut self.fresh)];
-        let lay_ns = || lay_ns(stamp?);
+        let lay_ns = || stamp.map(lay_ns);
         if self.kept.is_empty() {
             let (length, found) = read(fresh, &lay_ns);
             self.kept.extend_from_slice(&fresh[length..]);
@@ -138,11 +138,11 @@ fn stamp(messages: impl IntoIterator<Item = ControlMessageOwned>) -> Option<i128
 }
 
 /// How long it is since a moment of the wall clock.
-fn lay_ns(stamp: i128) -> Option<u64> {
+fn lay_ns(stamp: i128) -> u64 {
     let now = clock_gettime(ClockId::Realtime);
     let lay = nanoseconds(now.tv_sec, now.tv_nsec) - stamp;
     // The wall clock may have been set meanwhile.
-    Some(u64::try_from(lay).unwrap_or(0))
+    u64::try_from(lay).unwrap_or(0)
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: i64) -> i128 {

@@ -3,15 +3,19 @@
 //! Enters: a connection's writing end, and the arrival that it is to carry. Leaves: bytes on the connection, and whether
 //! the arrival may be sent again on another one. Must not keep books, nor choose who sends next.
 
+use std::io;
+use std::rc::Rc;
+
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::books::Carried;
 use super::connection::shut_down;
-use crate::bench::plan::workload::{Ask, Workload};
+use crate::bench::plan::workload::Workload;
 
 #[derive(Default)]
 pub(super) struct Slot {
-    pub(super) writer: Option<OwnedWriteHalf>,
+    /// Shared with whoever sends the rest of a request, while there is one.
+    pub(super) writer: Option<Rc<OwnedWriteHalf>>,
     pub(super) carries: Option<Carried>,
     /// The connection was not made for what it carries, so its end need not be the answer to that.
     stood_before: bool,
@@ -28,21 +32,62 @@ impl Slot {
         self.stood_before = false;
     }
 
-    /// A connection that stood idle may be closed just as a request is on its way: that is no answer to it, and whatever
-    /// changes nothing may be sent again (RFC 9110, 9.2.2). Once: the next connection is its own.
+    /// A connection that stood idle may be closed just as a request is on its way: that is no answer to it, and what is as
+    /// good twice as once may be sent again (RFC 9110, 9.2.2). Once: the next connection is its own.
     pub(super) fn may_send_again(&self, workload: &Workload) -> bool {
-        let changes_nothing =
-            |carried: &Carried| workload.ask(carried.arrival.number) != Ask::Write;
-        self.stood_before && self.carries.as_ref().is_some_and(changes_nothing)
+        let may_be_repeated = |carried: &Carried| workload.may_be_repeated(carried.arrival.number);
+        self.stood_before && self.carries.as_ref().is_some_and(may_be_repeated)
     }
 
-    /// A request is smaller than an idle connection's buffer: what does not go out whole goes out on a broken
-    /// connection, and its reader will find that out.
+    /// Sends a request. Most go out at once, being smaller than an idle connection's buffer; the rest of a large one
+    /// follows as there is room. What does not go out at all goes out on a broken connection, and its reader will find
+    /// that out.
     pub(super) fn write(&self, request: &[u8]) {
-        if let Some(writer) = &self.writer
-            && !matches!(writer.try_write(request), Ok(written) if written == request.len())
-        {
-            shut_down(writer);
+        let Some(writer) = &self.writer else {
+            return;
+        };
+        let sent = match writer.try_write(request) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return shut_down(writer),
+        };
+        if sent < request.len() {
+            let rest = request[sent..].to_vec();
+            tokio::task::spawn_local(send_rest(writer.clone(), rest));
+        }
+    }
+
+    /// A request is not wholly sent yet. Nothing else may go over its connection, even if it is answered already.
+    pub(super) fn is_sending(&self) -> bool {
+        let writer = self.writer.as_ref();
+        writer.is_some_and(|writer| Rc::strong_count(writer) > 1)
+    }
+
+    /// Lets go of the connection; `false` when there was none any more.
+    pub(super) fn let_go(&mut self) -> bool {
+        let is_sending = self.is_sending();
+        let Some(writer) = self.writer.take() else {
+            return false;
+        };
+        // Whoever sends the rest would hold on to it.
+        if is_sending {
+            shut_down(&writer);
+        }
+        true
+    }
+}
+
+/// Ends with the connection, if not before.
+async fn send_rest(writer: Rc<OwnedWriteHalf>, request: Vec<u8>) {
+    let mut rest = &request[..];
+    while !rest.is_empty() {
+        if writer.writable().await.is_err() {
+            return shut_down(&writer);
+        }
+        match writer.try_write(rest) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return shut_down(&writer),
         }
     }
 }

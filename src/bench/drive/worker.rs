@@ -346,7 +346,7 @@ impl Worker {
     /// A connection stands: it takes what waits, or stands by.
     pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<OwnedWriteHalf>) {
         let mut state = self.state.borrow_mut();
-        state.slots[slot].writer = writer;
+        state.slots[slot].writer = writer.map(Rc::new);
         if let Some(carried) = state.slots[slot].carries {
             self.send_again(&mut state, slot, carried.arrival.number);
             return;
@@ -384,11 +384,11 @@ impl Worker {
             state.books.dated(date_s, carried.sent_ns, received_ns);
         }
         state.books.ended(&carried, received_ns, now_ns, outcome);
-        if response.keep_alive {
+        if response.keep_alive && !state.slots[slot].is_sending() {
             self.free(&mut state, slot, now_ns);
         } else {
             state.lost(slot, true, now_ns);
-            state.slots[slot].writer = None;
+            state.slots[slot].let_go();
         }
         true
     }
@@ -451,9 +451,9 @@ impl Worker {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         // Given up before: the books and the queue know already.
-        let Some(_) = state.slots[slot].writer.take() else {
+        if !state.slots[slot].let_go() {
             return;
-        };
+        }
         if end == End::Untouched && state.slots[slot].may_send_again(&self.share.workload) {
             state.slots[slot].was_made_for_it();
             return;

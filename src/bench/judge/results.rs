@@ -230,6 +230,17 @@ pub struct Conditions {
     pub store_memory_bytes: Option<u64>,
     /// What was driven.
     pub target: String,
+    /// Method of the requests to a target with a path of its own; `null`, as the next ones, of any other target.
+    pub method: Option<String>,
+    /// Names of the headers that were given for them. What they hold may be a secret.
+    pub headers: Option<String>,
+    /// Length of their body as it was given.
+    pub body_bytes: Option<usize>,
+    /// Statuses that were right.
+    pub expect: Option<String>,
+    /// Text that a right answer had to contain.
+    #[serde(rename = "match")]
+    pub contains: Option<String>,
     /// Which part of the schedule, of how many generators.
     pub shard: String,
     /// Generators whose results these are.
@@ -266,6 +277,21 @@ pub struct Conditions {
     pub timeout_s: f64,
     /// Seed of the choice of keys.
     pub seed: u64,
+}
+
+impl Conditions {
+    /// What was asked, and which answers were right, of a target with a path of its own.
+    pub(in crate::bench) fn request(&self) -> Option<String> {
+        let (method, expect) = (self.method.as_ref()?, self.expect.as_ref()?);
+        let contains = match &self.contains {
+            Some(text) => format!(", with {text:?} in the body"),
+            None => String::new(),
+        };
+        Some(format!(
+            "{method} {}; right: {expect}{contains}",
+            self.target
+        ))
+    }
 }
 
 /// What follows from the evidence. What it does not hold is left empty.

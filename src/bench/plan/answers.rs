@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
+use super::form::Told;
 use super::workload::{Ask, Workload};
 use crate::config::Fetch;
 use crate::random::{chance, splitmix64};
@@ -39,7 +40,7 @@ pub struct Work {
     /// Keys that stand in the same request before: a server may ask its store for them once.
     pub repeated: u32,
     /// Commands behind it: one for any number of keys, or one for each, as the target reads them. None for
-    /// statistics, which are cached, and for a template, behind which nobody knows what there is.
+    /// statistics, which are cached, and for another target, behind which nobody knows what there is.
     pub commands: u32,
     /// 1 when the answer was compared with its records.
     pub compared: u32,
@@ -90,9 +91,7 @@ impl Workload {
             (Ask::Stats, 200) if is_braced(body) => Answer::Good(Work::default()),
             (Ask::Stats, 200) => Answer::Wrong,
             (Ask::Write, 200 | 201 | 204) => Answer::Good(WRITTEN),
-            // What another target answers is taken as it is.
-            (Ask::Template, 200..=299 | 304) => self.templated(number, true),
-            (Ask::Template, 404) => self.templated(number, false),
+            (Ask::Form, _) => self.judge_by_form(number, status, body),
             _ => Answer::Status(status),
         }
     }
@@ -247,9 +246,16 @@ impl Workload {
         (all - indexes.len()) as u32
     }
 
-    fn templated(&self, number: u64, found: bool) -> Answer {
+    /// What another target answers is taken as its form says.
+    fn judge_by_form(&self, number: u64, status: u16, body: &[u8]) -> Answer {
+        let told = self.form.as_ref().map(|form| form.read(status, body));
         let keys = self.indexes(number).count() as u32;
-        let (hits, misses) = if found { (keys, 0) } else { (0, keys) };
+        let (hits, misses) = match told {
+            Some(Told::Right) => (keys, 0),
+            Some(Told::Missing) => (0, keys),
+            Some(Told::Wrong) => return Answer::Wrong,
+            Some(Told::Refused) | None => return Answer::Status(status),
+        };
         Answer::Good(Work {
             hits,
             misses,

@@ -4,6 +4,7 @@
 //! Must not know the clock, the target or what became of an arrival.
 
 pub mod answers;
+pub mod form;
 pub mod keys;
 pub mod schedule;
 pub mod workload;

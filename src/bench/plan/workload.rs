@@ -3,13 +3,16 @@
 //! Enters: a mix, a choice of keys, an arrival's number. Leaves: its keys and its request. Must not hold state:
 //! any worker can compute any arrival.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub(in crate::bench) use super::answers::WRITTEN;
 pub use super::answers::{Answer, Work};
+use super::form::{Form, put_ids};
 use super::keys::Chooser;
 use crate::config::{Fetch, Token};
-use crate::load::Mix;
+use crate::load::{KeysAsked, Mix};
 use crate::objectives::Operation;
 use crate::random::{below, splitmix64};
 use crate::record::{self, Dataset};
@@ -20,8 +23,12 @@ const ASK_SALT: u64 = 0xA5;
 /// The header lines that every request needs, each with its end.
 #[must_use]
 pub fn headers(authority: &str, token: Option<&Token>) -> String {
-    let token = token.map(|token| format!("{}\r\n", token.header()));
-    format!("host: {authority}\r\n{}", token.unwrap_or_default())
+    format!("host: {authority}\r\n{}", token_line(token))
+}
+
+/// The header line that shows the token, with its end; nothing where there is no token.
+pub(in crate::bench) fn token_line(token: Option<&Token>) -> String {
+    token.map_or_else(String::new, |token| format!("{}\r\n", token.header()))
 }
 
 /// The load's contents. No `Debug`: it would print the token.
@@ -46,8 +53,8 @@ pub struct Workload {
     pub headers: String,
     /// How the target reads several keys, which decides how many commands an answer stands for.
     pub fetch: Fetch,
-    /// Another target's path, with `{id}`, `{ids}` or `{key}` in it.
-    pub template: Option<String>,
+    /// What another target is asked; the headers above are not sent with it.
+    pub form: Option<Arc<Form>>,
 }
 
 /// What one arrival asks for.
@@ -61,16 +68,16 @@ pub enum Ask {
     Stats,
     /// One record, written.
     Write,
-    /// Whatever the template asks for.
-    Template,
+    /// Whatever the form asks for.
+    Form,
 }
 
 impl Workload {
     /// What arrival `number` asks for.
     #[must_use]
     pub fn ask(&self, number: u64) -> Ask {
-        if self.template.is_some() {
-            return Ask::Template;
+        if self.form.is_some() {
+            return Ask::Form;
         }
         let draw = |of: u64| below(splitmix64(self.seed ^ ASK_SALT, number), of);
         match self.mix {
@@ -91,28 +98,29 @@ impl Workload {
             Ask::Session => Operation::Session,
             Ask::Stats => Operation::Stats,
             Ask::Write => Operation::Write,
-            Ask::Template => Operation::Request,
+            Ask::Form => Operation::Request,
         }
     }
 
     /// Some of the arrivals write.
     #[must_use]
     pub fn writes(&self) -> bool {
-        self.template.is_none()
+        self.form.is_none()
             && matches!(self.mix, Mix::Mixed { reads_percent } if reads_percent < 100)
     }
 
     /// The indexes that arrival `number` asks for.
     pub fn indexes(&self, number: u64) -> impl Iterator<Item = u64> {
-        let batches = match &self.template {
-            Some(path) => path.contains("{ids}"),
-            None => self.mix == Mix::Batch,
+        let asked = match &self.form {
+            Some(form) => form.keys_asked(),
+            None if self.mix == Mix::Batch => KeysAsked::Batch,
+            None => KeysAsked::One,
         };
         // The places of the draws follow one another without a gap, whatever the arrivals ask for.
-        let places = if batches {
-            u64::from(self.keys_per_request)
-        } else {
-            1
+        let places = match asked {
+            KeysAsked::Batch => u64::from(self.keys_per_request),
+            KeysAsked::One => 1,
+            KeysAsked::None => 0,
         };
         let first = number.wrapping_mul(places);
         let count = if self.ask(number) == Ask::Stats {
@@ -134,6 +142,16 @@ impl Workload {
         self.indexes(number).map(key).collect()
     }
 
+    /// Whether arrival `number` may be sent again though it may have been done (RFC 9110, 9.2.2): kvpoc's own writes are
+    /// not, which would count twice.
+    #[must_use]
+    pub fn may_be_repeated(&self, number: u64) -> bool {
+        match &self.form {
+            Some(form) => form.may_be_repeated(),
+            None => self.ask(number) != Ask::Write,
+        }
+    }
+
     /// The record of an index; `None` when it is not known what the records are.
     #[must_use]
     pub fn record(&self, index: u64) -> Option<Bytes> {
@@ -149,16 +167,18 @@ impl Workload {
         match self.ask(number) {
             Ask::Sessions => {
                 out.put_slice(b"GET /user/sessions?ids=");
-                self.put_ids(number, out);
+                put_ids(self.indexes(number), out);
             }
             Ask::Session => {
                 out.put_slice(b"GET /user/session/");
-                self.put_ids(number, out);
+                put_ids(self.indexes(number), out);
             }
             Ask::Stats => out.put_slice(b"GET /stats"),
-            Ask::Template => {
-                out.put_slice(b"GET ");
-                self.put_template(number, out);
+            Ask::Form => {
+                if let Some(form) = &self.form {
+                    form.write(number, self.indexes(number), out);
+                }
+                return;
             }
             Ask::Write => return self.put_write(number, out),
         }
@@ -169,16 +189,6 @@ impl Workload {
     fn put_end(&self, out: &mut BytesMut) {
         out.put_slice(b" HTTP/1.1\r\n");
         out.put_slice(self.headers.as_bytes());
-    }
-
-    fn put_ids(&self, number: u64, out: &mut BytesMut) {
-        let mut digits = itoa::Buffer::new();
-        for (place, index) in self.indexes(number).enumerate() {
-            if place > 0 {
-                out.put_u8(b',');
-            }
-            out.put_slice(digits.format(index).as_bytes());
-        }
     }
 
     fn put_write(&self, number: u64, out: &mut BytesMut) {
@@ -198,25 +208,13 @@ impl Workload {
         out.put_slice(b"\r\n\r\n");
         out.put_slice(&record);
     }
-
-    fn put_template(&self, number: u64, out: &mut BytesMut) {
-        let mut ids = BytesMut::new();
-        self.put_ids(number, &mut ids);
-        let ids = String::from_utf8_lossy(&ids);
-        let key = format!("{}{ids}", self.key_prefix);
-        let path = self.template.as_deref().unwrap_or_default();
-        let path = path
-            .replace("{ids}", &ids)
-            .replace("{id}", &ids)
-            .replace("{key}", &key);
-        out.put_slice(path.as_bytes());
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{KeysDist, PRESETS};
+    use crate::bench::plan::form::Around;
+    use crate::load::{KeysDist, Method, PRESETS, Request, Template};
     use crate::units::KeyCount;
 
     fn workload(mix: &str, keys_per_request: u32) -> Workload {
@@ -231,8 +229,26 @@ mod tests {
             key_prefix: "user:session:".into(),
             headers: headers("localhost:80", None),
             fetch: Fetch::Mget,
-            template: None,
+            form: None,
         }
+    }
+
+    /// What another target is asked by this path.
+    fn form(path: &str) -> Option<Arc<Form>> {
+        let request = Request {
+            method: Method::usual(false),
+            path: Template::of(path.as_bytes()),
+            headers: Vec::new(),
+            body: None,
+            expect: None,
+            contains: None,
+        };
+        let around = Around {
+            authority: "localhost:80",
+            token: "",
+            key_prefix: "user:session:",
+        };
+        Form::new(&request, &around).ok().map(Arc::new)
     }
 
     fn request(workload: &Workload, number: u64) -> String {
@@ -256,23 +272,24 @@ mod tests {
 
     #[test]
     fn sequential_keys_leave_none_out_whatever_is_asked_for() {
-        for (mix, template, expected) in [
-            ("batch", None, [0, 1, 2, 3, 4, 5]),
-            ("single", None, [0, 1, 2, 3, 4, 5]),
-            ("mixed:50/50", None, [0, 1, 2, 3, 4, 5]),
-            ("batch", Some("/x/{id}".to_owned()), [0, 1, 2, 3, 4, 5]),
+        for (mix, form) in [
+            ("batch", None),
+            ("single", None),
+            ("mixed:50/50", None),
+            ("batch", form("/x/{id}")),
+            ("single", form("/x/{ids}")),
         ] {
             let keys = KeyCount::new(1_000).expect("in range");
             let workload = Workload {
                 chooser: Chooser::new(KeysDist::Sequential, keys),
-                template,
+                form,
                 ..workload(mix, 3)
             };
             let found: Vec<u64> = (0..6)
                 .flat_map(|number| workload.indexes(number))
                 .take(6)
                 .collect();
-            assert_eq!(found, expected, "{mix}");
+            assert_eq!(found, [0, 1, 2, 3, 4, 5], "{mix}");
         }
     }
 
@@ -344,14 +361,15 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_filled() {
-        for (template, expected) in [
-            ("/GET/{key}", "GET /GET/user:session:"),
-            ("/u/{id}?x=1", "GET /u/"),
-            ("/m?ids={ids}", "GET /m?ids="),
+    fn another_target_is_asked_by_its_form_alone() {
+        for (path, expected, keys) in [
+            ("/GET/{key}", "GET /GET/user:session:", 1),
+            ("/u/{id}?x=1", "GET /u/", 1),
+            ("/m?ids={ids}", "GET /m?ids=", 2),
+            ("/{n}/health", "GET /1/health HTTP/1.1\r\n", 0),
         ] {
             let workload = Workload {
-                template: Some(template.into()),
+                form: form(path),
                 ..workload("batch", 2)
             };
             let request = request(&workload, 1);
@@ -359,6 +377,7 @@ mod tests {
                 request.starts_with(expected) && !request.contains('{'),
                 "{request}"
             );
+            assert_eq!(workload.indexes(1).count(), keys, "{path}");
         }
     }
 

@@ -137,8 +137,9 @@ fn page(study: &Study) -> String {
     );
     if let Some(conditions) = &study.conditions {
         let machine = &conditions.machine;
+        let request = conditions.request();
         let rows = [
-            ("target", conditions.target.clone()),
+            ("target", request.unwrap_or(conditions.target.clone())),
             ("workload", conditions.workload.clone()),
             (
                 "each try",

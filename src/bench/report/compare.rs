@@ -56,7 +56,7 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 19] = [
+const CONDITIONS: [&str; 24] = [
     "stages",
     "shard",
     "generators",
@@ -76,6 +76,11 @@ const CONDITIONS: [&str; 19] = [
     "keys_per_request",
     "workload",
     "arrivals",
+    "method",
+    "headers",
+    "body_bytes",
+    "expect",
+    "match",
 ];
 
 /// Reads the JSON of an earlier run.

@@ -15,6 +15,9 @@ const NAME: usize = 18;
 #[must_use]
 pub(in crate::bench) fn render(results: &Results, colour: bool) -> String {
     let mut text = String::new();
+    if let Some(request) = results.conditions.request() {
+        line(&mut text, "Request", &request);
+    }
     rates(results, &mut text);
     times(results, &mut text);
     parts(results, &mut text);

@@ -18,9 +18,9 @@ use crate::bench::judge::results::{
 use crate::bench::judge::tally::Tally;
 use crate::bench::plan::schedule::Schedule;
 use crate::config::BenchConfig;
-use crate::load::Stages;
+use crate::load::{Request, Stages};
 use crate::machine::Machine;
-use crate::units::micros;
+use crate::units::{KeyCount, micros};
 
 /// All that is known when a run begins.
 #[derive(Clone)]
@@ -35,6 +35,7 @@ impl Background {
     /// Notes the conditions, now.
     pub(super) fn begin(bench: &Bench<'_>, stages: &Stages) -> Self {
         let (config, info) = (bench.config, &bench.info);
+        let request = config.request.as_ref();
         let conditions = Conditions {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("KVPOC_COMMIT").into(),
@@ -47,6 +48,11 @@ impl Background {
             store_keys: info.total_keys,
             store_memory_bytes: info.memory_used,
             target: config.target.to_string(),
+            method: request.map(|request| request.method.name().into()),
+            headers: request.map(Request::header_names),
+            body_bytes: request.and_then(|request| Some(request.body.as_ref()?.written_bytes())),
+            expect: request.map(Request::expected),
+            contains: request.and_then(|request| request.contains.clone()),
             shard: config.shard.to_string(),
             generators: 1,
             started_at: String::new(),
@@ -58,7 +64,7 @@ impl Background {
             workload: config.preset.mix.to_string(),
             keys_dist: config.preset.keys_dist.to_string(),
             verify: config.verify,
-            keys: bench.keys.get(),
+            keys: bench.keys.map_or(0, KeyCount::get),
             keys_per_request: config.keys_per_request,
             connections: config.connections,
             threads: config.threads,

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::once::Publication;
 use crate::bench::judge::clock::StartByTarget;
@@ -265,8 +265,29 @@ fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything that makes a load is the same; what may differ is named too, so that a new condition has to be thought of.
+/// Everything that makes a load is the same.
 fn check_same(whole: &Part, part: &Part) -> anyhow::Result<()> {
+    let pairs = load_of(&whole.conditions)
+        .into_iter()
+        .zip(load_of(&part.conditions));
+    for ((name, ours), (_, theirs)) in pairs {
+        if ours != theirs {
+            bail!(
+                "{name} is {ours} for one generator and {theirs} for another: they did not run the same load"
+            );
+        }
+    }
+    if whole.evidence.flow.outline != part.evidence.flow.outline {
+        bail!("the generators did not follow the same schedule");
+    }
+    if whole.evidence.objectives != part.evidence.objectives {
+        bail!("the generators were not judged by the same --slo, --max-lag and --max-miss");
+    }
+    Ok(())
+}
+
+/// What makes the load; what may differ is named too, so that a new condition has to be thought of.
+fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
     let Conditions {
         version,
         commit,
@@ -279,6 +300,11 @@ fn check_same(whole: &Part, part: &Part) -> anyhow::Result<()> {
         store_keys: _,
         store_memory_bytes: _,
         target: _,
+        method,
+        headers,
+        body_bytes,
+        expect,
+        contains,
         shard: _,
         generators: _,
         started_at: _,
@@ -297,42 +323,29 @@ fn check_same(whole: &Part, part: &Part) -> anyhow::Result<()> {
         tick_us,
         timeout_s,
         seed,
-    } = &part.conditions;
-    let ours = &whole.conditions;
-    for (name, ours, theirs) in [
-        ("version", json!(ours.version), json!(version)),
-        ("commit", json!(ours.commit), json!(commit)),
-        ("stages", json!(ours.stages), json!(stages)),
-        ("duration_s", json!(ours.duration_s), json!(duration_s)),
-        ("warmup_s", json!(ours.warmup_s), json!(warmup_s)),
-        ("arrivals", json!(ours.arrivals), json!(arrivals)),
-        ("preset", json!(ours.preset), json!(preset)),
-        ("workload", json!(ours.workload), json!(workload)),
-        ("keys_dist", json!(ours.keys_dist), json!(keys_dist)),
-        ("verify", json!(ours.verify), json!(verify)),
-        ("keys", json!(ours.keys), json!(keys)),
-        (
-            "keys_per_request",
-            json!(ours.keys_per_request),
-            json!(keys_per_request),
-        ),
-        ("timeout_s", json!(ours.timeout_s), json!(timeout_s)),
-        ("tick_us", json!(ours.tick_us), json!(tick_us)),
-        ("seed", json!(ours.seed), json!(seed)),
-    ] {
-        if ours != theirs {
-            bail!(
-                "{name} is {ours} for one generator and {theirs} for another: they did not run the same load"
-            );
-        }
-    }
-    if whole.evidence.flow.outline != part.evidence.flow.outline {
-        bail!("the generators did not follow the same schedule");
-    }
-    if whole.evidence.objectives != part.evidence.objectives {
-        bail!("the generators were not judged by the same --slo, --max-lag and --max-miss");
-    }
-    Ok(())
+    } = conditions;
+    vec![
+        ("version", json!(version)),
+        ("commit", json!(commit)),
+        ("method", json!(method)),
+        ("headers", json!(headers)),
+        ("body_bytes", json!(body_bytes)),
+        ("expect", json!(expect)),
+        ("match", json!(contains)),
+        ("stages", json!(stages)),
+        ("duration_s", json!(duration_s)),
+        ("warmup_s", json!(warmup_s)),
+        ("arrivals", json!(arrivals)),
+        ("preset", json!(preset)),
+        ("workload", json!(workload)),
+        ("keys_dist", json!(keys_dist)),
+        ("verify", json!(verify)),
+        ("keys", json!(keys)),
+        ("keys_per_request", json!(keys_per_request)),
+        ("timeout_s", json!(timeout_s)),
+        ("tick_us", json!(tick_us)),
+        ("seed", json!(seed)),
+    ]
 }
 
 /// Takes any text for the result of one generator, and that result for all there are.

@@ -20,6 +20,7 @@ use crate::bench::judge::interval::Interval;
 use crate::bench::judge::results::Results;
 use crate::bench::judge::series::Series;
 use crate::bench::judge::verdict::Verdict;
+use crate::bench::plan::form::{Around, Form};
 use crate::bench::plan::keys::Chooser;
 use crate::bench::plan::schedule::Schedule;
 use crate::bench::plan::workload::{self, Workload};
@@ -27,7 +28,7 @@ use crate::bench::report;
 use crate::bench::report::files::Files;
 use crate::bench::report::watch::{SoFar, Watch};
 use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
-use crate::load::{PRESETS, Shard, Stages};
+use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages};
 use crate::output;
 use crate::record::Dataset;
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
@@ -127,7 +128,8 @@ async fn wait_for(start_at: SystemTime, stop: &CancellationToken) -> bool {
 pub(super) struct Bench<'a> {
     pub(super) config: &'a BenchConfig,
     pub(super) info: TargetInfo,
-    pub(super) keys: KeyCount,
+    /// Those that are drawn from; `None`: nobody asks for any.
+    pub(super) keys: Option<KeyCount>,
     way: Way,
     workload: Workload,
 }
@@ -154,7 +156,7 @@ impl<'a> Bench<'a> {
             }
         };
         let keys = dataset_keys(config, &info)?;
-        let workload = workload(config, &info, keys);
+        let workload = workload(config, &info, keys)?;
         if workload.dataset.is_none() && workload.writes() {
             anyhow::bail!(
                 "{} does not tell what its records are, so none can be written; load them with kvpoc seed",
@@ -247,6 +249,28 @@ impl<'a> Bench<'a> {
         None
     }
 
+    /// What is driven, and with what.
+    fn what(&self) -> String {
+        let target = &self.config.target;
+        let keys = self.keys.map(|keys| grouped(keys.get()));
+        if let Some(request) = &self.config.request {
+            let keys = keys.map_or_else(String::new, |keys| format!(" of {keys} keys"));
+            return format!("{} {target}{keys}", request.method.name());
+        }
+        let engine = [&self.info.engine, &self.info.engine_version];
+        let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
+        format!(
+            "{target} ({}) with {} of {} keys",
+            if engine.is_empty() {
+                "unknown store".into()
+            } else {
+                engine.join(" ")
+            },
+            self.config.preset.mix,
+            keys.unwrap_or_default(),
+        )
+    }
+
     pub(super) fn announce(&self) {
         let config = self.config;
         let length = humantime::format_duration(config.stages.duration());
@@ -258,18 +282,9 @@ impl<'a> Bench<'a> {
                 grouped(config.stages.arrivals().round() as u64)
             ),
         };
-        let engine = [&self.info.engine, &self.info.engine_version];
-        let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
         output::say(&format!(
-            "Driving {} ({}) with {} of {} keys, {load} after {} of warm-up{}",
-            config.target,
-            if engine.is_empty() {
-                "unknown store".into()
-            } else {
-                engine.join(" ")
-            },
-            config.preset.mix,
-            grouped(self.keys.get()),
+            "Driving {}, {load} after {} of warm-up{}",
+            self.what(),
             humantime::format_duration(config.warmup),
             match config.shard {
                 Shard::WHOLE => String::new(),
@@ -330,9 +345,15 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     }
 }
 
-fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCount> {
+/// `None`: the requests name no keys.
+fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Option<KeyCount>> {
+    let asked = config.request.as_ref().map(Request::keys_asked);
+    if asked == Some(KeysAsked::None) {
+        return Ok(None);
+    }
     let told = || KeyCount::new(info.dataset.as_ref()?.keys);
-    config.keys.or_else(told).with_context(|| match &info.unfinished_load {
+    let keys = config.keys.or_else(told);
+    keys.map(Some).with_context(|| match &info.unfinished_load {
         Some(note) => format!(
             "the dataset of {} is not wholly loaded: {} of {} keys; wait for the seed that loads it, or go on with \
              kvpoc seed --resume",
@@ -347,30 +368,42 @@ fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<KeyCo
     })
 }
 
-fn workload(config: &BenchConfig, info: &TargetInfo, keys: KeyCount) -> Workload {
-    let (headers, template) = match &config.target {
-        Target::Http { url, template } => {
-            let headers = workload::headers(&url.authority(), config.token.as_ref());
-            (headers, template.clone())
-        }
-        Target::Store => (String::new(), None),
+fn workload(
+    config: &BenchConfig,
+    info: &TargetInfo,
+    keys: Option<KeyCount>,
+) -> anyhow::Result<Workload> {
+    let token = config.token.as_ref();
+    let authority = match &config.target {
+        Target::Http { url, .. } => url.authority(),
+        Target::Store => String::new(),
     };
     let dataset = info.dataset.as_ref().and_then(dataset);
-    Workload {
+    let key_prefix = dataset.as_ref().map_or_else(
+        || "user:session:".into(),
+        |dataset| dataset.key_prefix.clone(),
+    );
+    let around = Around {
+        authority: &authority,
+        token: &workload::token_line(token),
+        key_prefix: &key_prefix,
+    };
+    let form = config.request.as_ref();
+    let form = form
+        .map(|request| Form::new(request, &around))
+        .transpose()?;
+    Ok(Workload {
         mix: config.preset.mix,
-        chooser: Chooser::new(config.preset.keys_dist, keys),
+        chooser: Chooser::new(config.preset.keys_dist, keys.unwrap_or(KeyCount::ONE)),
         keys_per_request: config.keys_per_request,
         seed: config.seed,
         verify: config.verify,
-        key_prefix: dataset.as_ref().map_or_else(
-            || "user:session:".into(),
-            |dataset| dataset.key_prefix.clone(),
-        ),
+        headers: workload::headers(&authority, token),
+        form: form.map(Arc::new),
+        key_prefix,
         dataset,
-        headers,
         fetch: info.fetch(),
-        template,
-    }
+    })
 }
 
 /// What the records are, if this version knows them.

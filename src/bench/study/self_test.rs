@@ -355,7 +355,7 @@ async fn drive(
             key_prefix: String::new(),
             headers: headers(&server.address.to_string(), None),
             fetch: Fetch::Mget,
-            template: None,
+            form: None,
         },
         way: Way::Http(Addresses::only(server.address)),
         cut: stop.child_token(),

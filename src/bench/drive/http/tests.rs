@@ -105,6 +105,29 @@ fn some_answers_have_no_body_whatever_their_headers_say() {
 }
 
 #[test]
+fn answers_to_head_have_no_body_and_keep_the_connection() {
+    let next = "HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\n\r\n";
+    for headers in [
+        "",
+        "content-length: 7\r\n",
+        "transfer-encoding: chunked\r\n",
+    ] {
+        let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n{next}");
+        let mut reader = Reader::new(Bodies::Absent);
+        let first = reader.read(text.as_bytes(), false).expect("HTTP");
+        let response = first.response.expect("whole");
+        assert_eq!((response.body_bytes, response.keep_alive), (0, true));
+        assert!(response.body(text.as_bytes()).is_empty());
+        assert_eq!(&text[first.consumed..], next);
+        let second = reader.read(next.as_bytes(), false).expect("HTTP");
+        assert_eq!(second.response.expect("whole").status, 404);
+    }
+    let closing = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+    let read = Reader::new(Bodies::Absent).read(closing, false);
+    assert!(!read.expect("HTTP").response.expect("whole").keep_alive);
+}
+
+#[test]
 fn connections_are_kept_or_closed_as_the_answer_says() {
     for (version, headers, keep_alive) in [
         ("1.1", "", true),

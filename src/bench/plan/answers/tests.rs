@@ -2,10 +2,13 @@
 //!
 //! Enters: bodies that are right, wrong, or right in another form. Leaves: nothing. Must not need a target.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::bench::plan::form::{Around, Form};
 use crate::bench::plan::keys::Chooser;
 use crate::bench::plan::workload::headers;
-use crate::load::KeysDist;
+use crate::load::{KeysDist, Method, Request, Template};
 use crate::record::Dataset;
 use crate::units::KeyCount;
 use proptest::prelude::*;
@@ -28,7 +31,7 @@ fn workload(mix: &str, verify: f64, known: bool) -> Workload {
         key_prefix: "user:session:".into(),
         headers: headers("localhost:80", None),
         fetch: Fetch::Mget,
-        template: None,
+        form: None,
     }
 }
 
@@ -240,9 +243,22 @@ fn values_of_the_store_are_told_apart_by_their_ids_and_verified_to_the_byte() {
 }
 
 #[test]
-fn a_templates_answer_is_taken_as_it_is_and_stands_for_no_commands() {
+fn another_targets_answer_is_taken_as_it_is_and_stands_for_no_commands() {
+    let request = Request {
+        method: Method::usual(false),
+        path: Template::of(b"/x/{id}"),
+        headers: Vec::new(),
+        body: None,
+        expect: None,
+        contains: None,
+    };
+    let around = Around {
+        authority: "localhost:80",
+        token: "",
+        key_prefix: "user:session:",
+    };
     let workload = Workload {
-        template: Some("/x/{id}".into()),
+        form: Form::new(&request, &around).ok().map(Arc::new),
         fetch: Fetch::Pipeline,
         ..workload("batch", 1.0, true)
     };
@@ -260,6 +276,19 @@ fn a_templates_answer_is_taken_as_it_is_and_stands_for_no_commands() {
     for status in [300, 301, 302, 400, 403, 429, 500, 503] {
         assert_eq!(workload.judge(1, status, b""), Answer::Status(status));
     }
+    // One that has to contain something is wrong without it, and stands for no key where it names none.
+    let request = Request {
+        path: Template::of(b"/x"),
+        contains: Some("ok".into()),
+        ..request
+    };
+    let workload = Workload {
+        form: Form::new(&request, &around).ok().map(Arc::new),
+        ..workload
+    };
+    assert_eq!(workload.judge(1, 200, b"not"), Answer::Wrong);
+    assert_eq!(workload.judge(1, 200, b"it is ok"), work(0, 0));
+    assert_eq!(workload.judge(1, 404, b"ok"), Answer::Status(404));
 }
 
 #[test]

@@ -176,6 +176,14 @@ fn what_does_not_belong_together_is_not_added_up() {
             |parts| parts[2].conditions.target = "store".into(),
             "the store itself",
         ),
+        (
+            |parts| parts[2].conditions.method = Some("POST".into()),
+            "method is null for one generator and \"POST\" for another",
+        ),
+        (
+            |parts| parts[1].conditions.expect = Some("2xx".into()),
+            "expect is",
+        ),
         (|parts| parts[2].conditions.generators = 3, "merged already"),
         (|parts| parts[2].evidence.objectives.max_miss = 0.5, "--slo"),
         (Vec::clear, "no result"),
