@@ -46,14 +46,11 @@ impl Dragonfly {
             let its = its.iter().map(|&(_, place)| entries[place]);
             Some((master, master.direct.store(its, ttl_ms)?))
         });
-        let mut parts = match sent {
-            Ok(parts) => parts,
-            // It went just now.
-            Err(_) => {
-                nodes.look();
-                let message = "a node of the cluster is lost";
-                return Err(StoreError::Unavailable(message.into()));
-            }
+        // Somebody may have gone just now.
+        let Ok(mut parts) = sent else {
+            nodes.look();
+            let message = "a node of the cluster is lost";
+            return Err(StoreError::Unavailable(message.into()));
         };
         self.all_come(nodes, &mut parts, due).await?;
         let mut are_elsewhere = false;
