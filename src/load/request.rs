@@ -41,6 +41,21 @@ pub enum KeysAsked {
     Batch,
 }
 
+#[cfg(test)]
+impl Request {
+    /// A bare GET.
+    pub(crate) fn of_path(path: &str) -> Self {
+        Self {
+            method: Method::usual(false),
+            path: Template::of(path.as_bytes()),
+            headers: Vec::new(),
+            body: None,
+            expect: None,
+            contains: None,
+        }
+    }
+}
+
 impl Request {
     /// What its places ask for.
     #[must_use]

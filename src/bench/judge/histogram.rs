@@ -10,7 +10,7 @@ use crate::objectives::Quantile;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// An empty one. It grows with its values, so that many small ones cost little.
-pub(super) fn histogram() -> Histogram<u64> {
+pub(in crate::bench) fn histogram() -> Histogram<u64> {
     Histogram::new(SIGNIFICANT_DIGITS).expect("three digits are within the bounds")
 }
 
@@ -22,7 +22,7 @@ pub(super) fn record(histogram: &mut Histogram<u64>, from_ns: u64, to_ns: u64) {
 }
 
 /// Adds all values of another one.
-pub(super) fn add(ours: &mut Histogram<u64>, theirs: &Histogram<u64>) {
+pub(in crate::bench) fn add(ours: &mut Histogram<u64>, theirs: &Histogram<u64>) {
     if !theirs.is_empty() {
         ours.add(theirs).expect("growing histograms take any value");
     }

@@ -289,6 +289,19 @@ impl Parts {
 }
 
 #[cfg(test)]
+impl Form {
+    /// To some target, for keys of `user:session:`.
+    pub(super) fn of(request: &Request) -> Self {
+        let around = Around {
+            authority: "localhost:80",
+            token: "",
+            key_prefix: "user:session:",
+        };
+        Self::new(request, &around).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::load::{HeaderLine, Method};
@@ -400,14 +413,7 @@ mod tests {
 
     #[test]
     fn the_token_follows_the_host() {
-        let request = Request {
-            method: Method::usual(false),
-            path: Template::of(b"/"),
-            headers: Vec::new(),
-            body: None,
-            expect: None,
-            contains: None,
-        };
+        let request = Request::of_path("/");
         let around = Around {
             authority: "h:80",
             token: "authorization: Bearer x\r\n",

@@ -213,8 +213,7 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::plan::form::Around;
-    use crate::load::{KeysDist, Method, PRESETS, Request, Template};
+    use crate::load::{KeysDist, PRESETS, Request};
     use crate::units::KeyCount;
 
     fn workload(mix: &str, keys_per_request: u32) -> Workload {
@@ -233,22 +232,8 @@ mod tests {
         }
     }
 
-    /// What another target is asked by this path.
-    fn form(path: &str) -> Option<Arc<Form>> {
-        let request = Request {
-            method: Method::usual(false),
-            path: Template::of(path.as_bytes()),
-            headers: Vec::new(),
-            body: None,
-            expect: None,
-            contains: None,
-        };
-        let around = Around {
-            authority: "localhost:80",
-            token: "",
-            key_prefix: "user:session:",
-        };
-        Form::new(&request, &around).ok().map(Arc::new)
+    fn form(path: &str) -> Arc<Form> {
+        Arc::new(Form::of(&Request::of_path(path)))
     }
 
     fn request(workload: &Workload, number: u64) -> String {
@@ -276,8 +261,8 @@ mod tests {
             ("batch", None),
             ("single", None),
             ("mixed:50/50", None),
-            ("batch", form("/x/{id}")),
-            ("single", form("/x/{ids}")),
+            ("batch", Some(form("/x/{id}"))),
+            ("single", Some(form("/x/{ids}"))),
         ] {
             let keys = KeyCount::new(1_000).expect("in range");
             let workload = Workload {
@@ -369,7 +354,7 @@ mod tests {
             ("/{n}/health", "GET /1/health HTTP/1.1\r\n", 0),
         ] {
             let workload = Workload {
-                form: form(path),
+                form: Some(form(path)),
                 ..workload("batch", 2)
             };
             let request = request(&workload, 1);

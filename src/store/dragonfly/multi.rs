@@ -16,10 +16,10 @@ use fred::interfaces::ClusterInterface as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
-use super::super::{Executed, Gave, Held, Only, Room, Step, StoreError};
+use super::super::{Executed, Gave, Held, Room, Step, StoreError};
 use super::command::milliseconds;
 use super::direct::{Connection, Server};
-use super::resp::{Part, put_command};
+use super::resp::{Part, put_command, put_set};
 use super::{Dragonfly, left_of, plain, words};
 use crate::config::{Node, StoreConfig};
 
@@ -395,18 +395,7 @@ fn put(step: &Step, out: &mut Vec<u8>) {
             value,
             ttl,
             only,
-        } => {
-            let mut words = vec![&b"SET"[..], key, value];
-            let ttl = ttl.map(|ttl| milliseconds(ttl).to_string());
-            if let Some(ttl) = &ttl {
-                words.extend([&b"PX"[..], ttl.as_bytes()]);
-            }
-            words.extend(only.map(|only| match only {
-                Only::IfAbsent => &b"NX"[..],
-                Only::IfPresent => b"XX",
-            }));
-            put_command(&words, out);
-        }
+        } => put_set(key, value, ttl.map(milliseconds), *only, out),
         Step::PutBatch(batch) => {
             let mut words = vec![&b"MSET"[..]];
             words.extend(batch.entries().flat_map(|(key, value)| [key, value]));

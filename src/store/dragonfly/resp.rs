@@ -10,7 +10,7 @@ mod reply;
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::{Held, KeyList, Room};
+use super::super::{Held, KeyList, Only, Room};
 use crate::config::Node;
 
 pub(super) use part::Part;
@@ -52,14 +52,34 @@ pub(super) fn put_sets<'a>(
     ttl_ms: Option<i64>,
     out: &mut Vec<u8>,
 ) {
-    let mut digits = itoa::Buffer::new();
-    let ttl_ms = ttl_ms.map(|ttl_ms| digits.format(ttl_ms).as_bytes());
     for (key, value) in entries {
-        match ttl_ms {
-            Some(ttl_ms) => put_command(&[b"SET", key, value, b"PX", ttl_ms], out),
-            None => put_command(&[b"SET", key, value], out),
-        }
+        put_set(key, value, ttl_ms, None, out);
     }
+}
+
+/// Appends a SET with the time to live that its key has, in milliseconds, and with what makes it depend on what is there.
+pub(super) fn put_set(
+    key: &[u8],
+    value: &[u8],
+    ttl_ms: Option<i64>,
+    only: Option<Only>,
+    out: &mut Vec<u8>,
+) {
+    let mut digits = itoa::Buffer::new();
+    let mut words: [&[u8]; 6] = [b"SET", key, value, b"", b"", b""];
+    let mut count = 3;
+    if let Some(ttl_ms) = ttl_ms {
+        (words[3], words[4]) = (b"PX", digits.format(ttl_ms).as_bytes());
+        count = 5;
+    }
+    if let Some(only) = only {
+        words[count] = match only {
+            Only::IfAbsent => b"NX",
+            Only::IfPresent => b"XX",
+        };
+        count += 1;
+    }
+    put_command(&words[..count], out);
 }
 
 /// Appends a command of any words.

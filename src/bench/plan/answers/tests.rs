@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::bench::plan::form::{Around, Form};
+use crate::bench::plan::form::Form;
 use crate::bench::plan::keys::Chooser;
 use crate::bench::plan::workload::headers;
-use crate::load::{KeysDist, Method, Request, Template};
+use crate::load::{KeysDist, Request};
 use crate::record::Dataset;
 use crate::units::KeyCount;
 use proptest::prelude::*;
@@ -244,21 +244,8 @@ fn values_of_the_store_are_told_apart_by_their_ids_and_verified_to_the_byte() {
 
 #[test]
 fn another_targets_answer_is_taken_as_it_is_and_stands_for_no_commands() {
-    let request = Request {
-        method: Method::usual(false),
-        path: Template::of(b"/x/{id}"),
-        headers: Vec::new(),
-        body: None,
-        expect: None,
-        contains: None,
-    };
-    let around = Around {
-        authority: "localhost:80",
-        token: "",
-        key_prefix: "user:session:",
-    };
     let workload = Workload {
-        form: Form::new(&request, &around).ok().map(Arc::new),
+        form: Some(Arc::new(Form::of(&Request::of_path("/x/{id}")))),
         fetch: Fetch::Pipeline,
         ..workload("batch", 1.0, true)
     };
@@ -278,12 +265,11 @@ fn another_targets_answer_is_taken_as_it_is_and_stands_for_no_commands() {
     }
     // One that has to contain something is wrong without it, and stands for no key where it names none.
     let request = Request {
-        path: Template::of(b"/x"),
         contains: Some("ok".into()),
-        ..request
+        ..Request::of_path("/x")
     };
     let workload = Workload {
-        form: Form::new(&request, &around).ok().map(Arc::new),
+        form: Some(Arc::new(Form::of(&request))),
         ..workload
     };
     assert_eq!(workload.judge(1, 200, b"not"), Answer::Wrong);

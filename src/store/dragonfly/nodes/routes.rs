@@ -39,12 +39,9 @@ impl Link {
 
     /// Why nothing can be asked of it; `None`: nothing is known against the node itself.
     pub(super) fn objection(&self) -> Option<String> {
-        let is_full = self.direct.is_up() && self.direct.health().allows();
-        if is_full {
-            let node = &self.named.node;
-            return Some(format!("too many wait for {node} of the cluster already"));
-        }
-        self.fault()
+        let node = &self.named.node;
+        let is_full = || format!("too many wait for {node} of the cluster already");
+        self.fault().or_else(|| self.direct.is_up().then(is_full))
     }
 
     /// As [`Link::objection`], when it is the node that is wrong.
