@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde_json::Value;
 
+use crate::stub::{self, Mode};
 use crate::support::{
-    PATIENCE, Serve, Store, eventually, expect_code, free_port, json, json_file, kvpoc, seed,
-    start_until, stderr, stdout,
+    PATIENCE, Process, Serve, Store, eventually, expect_code, free_port, json, json_file, kvpoc,
+    seed, start_until, stderr, stdout,
 };
 
 /// Small and short, and without a word about this machine's speed.
@@ -130,7 +130,7 @@ fn misses_are_allowed_as_far_as_they_are_asked_for() {
 
 #[test]
 fn an_objective_that_is_missed_is_named() {
-    let address = slow_target(Duration::from_millis(20));
+    let address = stub::start(Mode::Constant(0.02));
     let line = format!("bench {LOAD} --rps 50 --target http://{address}/x/{{id}} --keys 10");
     let text = expect_code(&format!("{line} --slo p50=1ms,rate=50%"), 1);
     assert!(
@@ -142,7 +142,7 @@ fn an_objective_that_is_missed_is_named() {
 
 #[test]
 fn stages_give_their_rates_and_poisson_its_spread() {
-    let address = slow_target(Duration::ZERO);
+    let address = stub::start(Mode::Constant(0.0));
     let target = format!("--target http://{address}/x/{{id}} --keys 10");
     let (results, _) = passing(&format!("{target} --stages 100:1s,100..300:1s,300:1s"));
     assert_eq!(results["requests"]["scheduled"], 600);
@@ -233,7 +233,7 @@ fn the_page_shows_its_charts_in_a_browser_without_a_complaint() {
         eprintln!("skipped: there is no Chromium on PATH");
         return;
     };
-    let address = slow_target(Duration::ZERO);
+    let address = stub::start(Mode::Constant(0.0));
     let (_, folder) = passing(&format!(
         "--target http://{address}/x/{{id}} --keys 10 --duration 3s"
     ));
@@ -286,7 +286,7 @@ fn layers_show_what_the_target_adds() {
 #[test]
 fn too_few_connections_end_a_search_and_are_named() {
     // 4 connections and 10 ms an answer: 400 a second at the most.
-    let address = slow_target(Duration::from_millis(10));
+    let address = stub::start(Mode::Constant(0.01));
     let load = "--rps 100 --duration 1s --warmup 0s --connections 4 --drain 200ms --max-lag 10s --slo p99=500ms,rate=90%";
     let line = format!("bench {load} --find-max --target http://{address}/x/{{id}} --keys 10");
     let output = kvpoc(&line);
@@ -306,7 +306,7 @@ fn too_few_connections_end_a_search_and_are_named() {
 
 #[test]
 fn a_run_is_compared_with_an_earlier_one_and_a_stranger_is_refused() {
-    let address = slow_target(Duration::ZERO);
+    let address = stub::start(Mode::Constant(0.0));
     let (_, folder) = passing(&format!("--target http://{address}/x/{{id}} --keys 10"));
     let earlier = folder.path().join("report.json").display().to_string();
     let line = format!("bench {LOAD} --target http://{address}/x/{{id}} --keys 20");
@@ -325,17 +325,19 @@ fn a_run_is_compared_with_an_earlier_one_and_a_stranger_is_refused() {
 
 #[test]
 fn the_growing_report_can_be_watched() {
-    let slow = slow_target(Duration::ZERO);
+    let slow = stub::start(Mode::Constant(0.0));
     let target = format!("--target http://{slow}/x/{{id}} --keys 10");
     let line = format!("bench {LOAD} --duration 60s {target} --live 127.0.0.1:0");
-    let (running, line) = start_until(&line, "Live report at");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .expect("an address")
-        .trim_end_matches('/');
-    page_with(address, "of 400 requests/s");
+    let (running, address) = start_watched(&line);
+    page_with(&address, "of 400 requests/s");
     drop(running);
+}
+
+/// Starts a load whose report can be watched, and says where.
+fn start_watched(line: &str) -> (Process, String) {
+    let (running, line) = start_until(line, "Live report at");
+    let (_, address) = line.split_once("http://").expect("an address");
+    (running, address.trim_end_matches('/').to_owned())
 }
 
 /// The page of a running load, once it contains this.
@@ -356,17 +358,12 @@ fn page_with(address: &str, text: &str) -> String {
 #[test]
 fn the_growing_report_says_only_what_is_true_so_far() {
     // Each answer takes half a second, so that every second ends with requests in flight.
-    let slow = slow_target(Duration::from_millis(500));
+    let slow = stub::start(Mode::Constant(0.5));
     let target = format!("--target http://{slow}/x/{{id}} --keys 10 --slo p99=10s");
     let load = "--rps 20 --duration 60s --warmup 0s --connections 64 --max-lag 10s";
     let line = format!("bench {load} {target} --live 127.0.0.1:0");
-    let (running, line) = start_until(&line, "Live report at");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .expect("an address")
-        .trim_end_matches('/');
-    let page = page_with(address, "✓ errors ≤ 0.1 %");
+    let (running, address) = start_watched(&line);
+    let page = page_with(&address, "✓ errors ≤ 0.1 %");
     assert!(page.contains("✓ p99 ≤ 10.00 s"), "{page}");
     assert!(!page.contains("rate ≥"), "{page}");
     drop(running);
@@ -390,30 +387,9 @@ fn the_generator_measures_itself() {
     }
 }
 
-/// A target that answers everything with 200, each connection after this long.
-fn slow_target(delay: Duration) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut request = [0; 4_096];
-                while let Ok(1..) = stream.read(&mut request) {
-                    std::thread::sleep(delay);
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                    if stream.write_all(answer).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
 #[test]
 fn results_of_an_earlier_run_stay_until_there_are_others() {
-    let address = slow_target(Duration::ZERO);
+    let address = stub::start(Mode::Constant(0.0));
     let (earlier, folder) = passing(&format!("--target http://{address}/x/{{id}} --keys 10"));
     let (out, nobody) = (folder.path().display(), free_port());
     let line = format!("bench {LOAD} --target http://127.0.0.1:{nobody}/{{id}} --keys 1");

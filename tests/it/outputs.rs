@@ -1,33 +1,18 @@
 //! Where results go: files that are replaced as a whole, pipes and devices, and what happens when they are full.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 
+use crate::stub::{self, Mode};
 use crate::support::{
     Process, assert_balanced, eventually, json, json_file, start_until, stderr, stdout,
 };
 
 /// A target that answers every request at once.
 fn target() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut request = [0; 4_096];
-                while let Ok(1..) = stream.read(&mut request) {
-                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
-                    if stream.write_all(answer).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    address
+    stub::start(Mode::Constant(0.0))
 }
 
 fn bench_line(address: SocketAddr, more: &str) -> String {
