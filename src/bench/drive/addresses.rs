@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::inbox::Inbox;
+use super::pacer::timeout;
 use crate::config::TargetUrl;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -146,14 +146,11 @@ impl fmt::Display for Addresses {
 
 async fn lookup(url: &TargetUrl) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host((url.host.as_str(), url.port));
-    let found = timeout(RESOLVE_TIMEOUT, found).await;
-    Ok(found.map_err(|_| timed_out())??.collect())
+    Ok(timeout(RESOLVE_TIMEOUT, found).await??.collect())
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-        .await
-        .map_err(|_| timed_out())??;
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
     // On loopback, a connection to a port that nobody listens on can meet itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
@@ -161,10 +158,6 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     Inbox::ask_for_stamps(&stream);
     Ok(stream)
-}
-
-fn timed_out() -> io::Error {
-    io::ErrorKind::TimedOut.into()
 }
 
 #[cfg(test)]

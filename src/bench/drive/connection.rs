@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::addresses::Addresses;
 use super::http::{Bodies, Malformed, Read, Reader};
 use super::inbox::Inbox;
+use super::pacer::pause;
 use super::thread::{Share, Way};
 use super::worker::Worker;
 use crate::bench::judge::ledger::{Cause, Outcome};
@@ -228,7 +229,7 @@ async fn reconnect(worker: &Worker, addresses: &Addresses, slot: usize, attempt:
 async fn wait_before_connecting(slot: usize, attempt: u64) {
     let bits = splitmix64(slot as u64, attempt);
     let jitter_us = below(bits, RECONNECT_AFTER.as_micros() as u64);
-    tokio::time::sleep(RECONNECT_AFTER + Duration::from_micros(jitter_us)).await;
+    pause(RECONNECT_AFTER + Duration::from_micros(jitter_us)).await;
 }
 
 /// Ends both directions, so that the reader of the connection wakes and finds out.

@@ -10,6 +10,7 @@
 //! the two apart: it stamps each segment as it comes in (`SO_TIMESTAMPNS`, Documentation/networking/timestamping).
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd as _};
 
@@ -24,11 +25,20 @@ use tokio::net::TcpStream;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Where a thread receives.
-pub(super) struct Buffer(RefCell<Vec<u8>>);
+pub(super) struct Buffer(RefCell<Room>);
+
+struct Room {
+    bytes: Vec<u8>,
+    /// For the kernel's stamp.
+    control: Vec<u8>,
+}
 
 impl Buffer {
     pub(super) fn new() -> Self {
-        Self(RefCell::new(vec![0; BUFFER_BYTES]))
+        Self(RefCell::new(Room {
+            bytes: vec![0; BUFFER_BYTES],
+            control: nix::cmsg_space!(TimeSpec),
+        }))
     }
 }
 
@@ -38,8 +48,6 @@ pub(super) struct Inbox {
     kept: Vec<u8>,
     /// So many bytes came last, and are at the start of the buffer until another connection receives.
     fresh: usize,
-    /// Room for the kernel's stamp.
-    control: Vec<u8>,
     /// When the last bytes came, on the wall clock; `None`: the kernel did not say.
     stamp: Option<i128>,
 }
@@ -49,7 +57,6 @@ impl Inbox {
         Self {
             kept: Vec::new(),
             fresh: 0,
-            control: nix::cmsg_space!(TimeSpec),
             stamp: None,
         }
     }
@@ -67,7 +74,7 @@ impl Inbox {
         read: impl FnOnce(&[u8], &dyn Fn() -> Option<u64>) -> (usize, T),
     ) -> T {
         let (buffer, stamp) = (buffer.0.borrow(), self.stamp);
-        let fresh = &buffer[..std::mem::take(&mut self.fresh)];
+        let fresh = &buffer.bytes[..std::mem::take(&mut self.fresh)];
         let lay_ns = || stamp.map(lay_ns);
         if self.kept.is_empty() {
             let (length, found) = read(fresh, &lay_ns);
@@ -93,7 +100,8 @@ impl Inbox {
         buffer: &Buffer,
     ) -> io::Result<usize> {
         loop {
-            stream.readable().await?;
+            // Not `readable`, which several tasks may wait in: keeping a list of them costs more.
+            poll_fn(|context| stream.poll_read_ready(context)).await?;
             let mut received = None;
             let tried = stream.try_io(Interest::READABLE, || {
                 let length = self.take(stream, &mut buffer.0.borrow_mut())?;
@@ -113,10 +121,10 @@ impl Inbox {
         }
     }
 
-    fn take(&mut self, stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut room = [IoSliceMut::new(buffer)];
+    fn take(&mut self, stream: &TcpStream, room: &mut Room) -> io::Result<usize> {
+        let mut bytes = [IoSliceMut::new(&mut room.bytes)];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-        let message = recvmsg::<()>(fd, &mut room, Some(&mut self.control), flags)?;
+        let message = recvmsg::<()>(fd, &mut bytes, Some(&mut room.control), flags)?;
         self.stamp = message.cmsgs().ok().and_then(stamp);
         self.fresh = message.bytes;
         Ok(self.fresh)

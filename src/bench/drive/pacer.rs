@@ -1,8 +1,9 @@
 //! Sleeps to the microsecond, and knows when it slept in. tokio's timers step in milliseconds, too coarse for 20,000
 //! arrivals a second.
 //!
-//! Enters: a duration. Leaves: control, that much later. Must not spin: the target may need the core.
+//! Enters: a duration, or what must not take longer. Leaves: control, that much later. Must not spin: the target may need the core.
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -46,8 +47,35 @@ impl Pacer {
         };
         timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once)?;
         // Arming it again takes back an expiry that nobody read, so it never has to be read.
-        self.timer.readable().await?.clear_ready();
+        poll_fn(|context| self.timer.poll_read_ready(context))
+            .await?
+            .clear_ready();
         Ok(())
+    }
+}
+
+/// Waits for `work`, but no longer than `duration`. For threads whose runtime has no timers.
+///
+/// # Errors
+/// `TimedOut`, or when there is no kernel timer to be had.
+pub(super) async fn timeout<T>(duration: Duration, work: impl Future<Output = T>) -> io::Result<T> {
+    let pacer = Pacer::new()?;
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        slept = pacer.sleep(duration) => Err(slept.err().unwrap_or(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Returns after `duration`, or a little later, also where the process may open no more files.
+pub(super) async fn pause(duration: Duration) {
+    let slept = match Pacer::new() {
+        Ok(pacer) => pacer.sleep(duration).await,
+        Err(error) => Err(error),
+    };
+    if slept.is_err() {
+        // Whoever waits here tries again after it, and must not spin.
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await;
     }
 }
 
@@ -114,6 +142,14 @@ mod tests {
         absence.sleeps(1_000, 5_000);
         assert_eq!(absence.lay_ns(1_100), 900);
         assert_eq!(absence.lay_ns(1_800), 0, "worked off by then");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_takes_too_long_is_ended_and_what_does_not_is_not() {
+        let long = timeout(Duration::from_millis(2), std::future::pending::<()>()).await;
+        assert_eq!(long.expect_err("too long").kind(), io::ErrorKind::TimedOut);
+        let short = timeout(Duration::from_mins(1), async { 7 }).await;
+        assert_eq!(short.expect("in time"), 7);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -15,6 +15,7 @@ use super::START_AFTER;
 use super::addresses::Addresses;
 use super::books::Closed;
 use super::connection::connect_all;
+use super::pacer::Pacer;
 use super::worker::Worker;
 use crate::bench::judge::flow::Outline;
 use crate::bench::judge::interval::Interval;
@@ -76,9 +77,14 @@ pub(super) struct Lines {
 
 /// Runs one share to its end.
 pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_io();
+    // The store's client needs timers. A load over HTTP has its own: the runtime would look for those that are due at each
+    // of its turns.
+    if matches!(share.way, Way::Store(..)) {
+        runtime.enable_time();
+    }
+    let runtime = runtime.build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         if let Way::Store(store, config) = &mut share.way {
             *store = store.for_this_runtime(config).await?;
@@ -94,7 +100,8 @@ pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
         let worker = Rc::new(Worker::new(share, start));
         worker.begin(connected);
         // Waiting for a start that is seconds away is no time in which the thread was not busy.
-        tokio::time::sleep(before(start).saturating_sub(START_AFTER)).await;
+        let wait = before(start).saturating_sub(START_AFTER);
+        Pacer::new()?.sleep(wait).await?;
         let (busy, began) = (busy_time(), Instant::now());
         let mut end_ns = worker.drive(&lines.intervals, &lines.cut).await?;
         if !lines.stop.is_cancelled() {

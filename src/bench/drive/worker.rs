@@ -121,12 +121,12 @@ impl Worker {
         // A start that is still to come is waited for like any arrival.
         pacer.sleep(before(self.start)).await?;
         while !cut.is_cancelled() {
-            let Some(due_ns) = self.take_up_due() else {
+            let (now_ns, next) = self.take_up_due();
+            let Some(due_ns) = next else {
                 // All of it was followed, to the end of its last gap.
                 let end_ns = self.share.schedule.measured_until_ns();
                 return Ok(end_ns.max(self.now_ns() + 1));
             };
-            let now_ns = self.now_ns();
             self.give_up_overdue(now_ns);
             self.report(intervals);
             let wake_ns = due_ns.min(now_ns + HOUSEKEEPING_NS);
@@ -187,11 +187,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes up what is due, at most one turn of it. When the next arrival is due; `None`: there is none.
-    fn take_up_due(self: &Rc<Self>) -> Option<u64> {
+    /// Takes up what is due, at most one turn of it. When it looked last, and when the next arrival is due; `None`: there
+    /// is none.
+    fn take_up_due(self: &Rc<Self>) -> (u64, Option<u64>) {
         let mut state = self.state.borrow_mut();
+        let mut taken_ns = 0;
         for _ in 0..ARRIVALS_PER_TURN {
-            let taken_ns = self.now_ns();
+            taken_ns = self.now_ns();
             let Some(due) = state.coming.next_if(|due| due.at_ns <= taken_ns) else {
                 break;
             };
@@ -209,7 +211,7 @@ impl Worker {
                 }
             }
         }
-        state.coming.peek().map(|due| due.at_ns)
+        (taken_ns, state.coming.peek().map(|due| due.at_ns))
     }
 
     fn take_up(&self, state: &mut State, due: Due, taken_ns: u64) -> Arrival {

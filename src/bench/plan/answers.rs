@@ -297,23 +297,11 @@ fn walk_session(text: &[u8], id: u64) -> Option<usize> {
     let (b"{\"id\":", rest) = text.split_first_chunk()? else {
         return None;
     };
-    let (found, rest) = walk_number(rest)?;
-    (found == id && matches!(rest.first(), Some(b',' | b'}'))).then_some(())?;
+    // As JSON writes it and in no other way: without leading zeros, sign or fraction.
+    let rest = rest.strip_prefix(itoa::Buffer::new().format(id).as_bytes())?;
+    matches!(rest.first(), Some(b',' | b'}')).then_some(())?;
     let end = memchr3(b'{', b'}', b'[', rest)?;
     (rest[end] == b'}').then(|| text.len() - rest.len() + end + 1)
-}
-
-/// A whole number as JSON has it, and what follows it.
-fn walk_number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let (mut number, mut length) = (0_u64, 0);
-    while let Some(digit @ b'0'..=b'9') = text.get(length) {
-        number = number
-            .checked_mul(10)?
-            .checked_add(u64::from(digit - b'0'))?;
-        length += 1;
-    }
-    let is_json = length == 1 || (length > 1 && text[0] != b'0');
-    is_json.then(|| (number, &text[length..]))
 }
 
 /// Whether it begins and ends as an object does.

@@ -72,8 +72,9 @@ impl Chooser {
         }
     }
 
-    /// The index that draw `place` gives.
+    /// The index that draw `place` gives. Inlined, as it is drawn twice for each key: to ask for it and to judge the answer.
     #[must_use]
+    #[inline]
     pub fn index(&self, seed: u64, place: u64) -> u64 {
         let bits = splitmix64(seed, place);
         match &self.method {
