@@ -4,6 +4,11 @@
 //! record, or the decoded session. Must not know tokio, fred, hyper, clap or the clock: a record is a pure
 //! function of the dataset's seed and its index, so that any process can check any value.
 //!
+//! # Key and value
+//! The key of index 42 is `user:session:42`. Its value follows from the dataset's seed and the index alone, so that
+//! loading the same dataset twice changes nothing. It is a session, padded with seeded random bytes to `--value-size`
+//! (256): no store can compress the memory figures away. `kvpoc seed` notes what it loaded under `kvpoc:dataset`.
+//!
 //! # Format
 //! One byte of version, then bincode 2 with fixed-width little-endian integers: every field before the two
 //! strings has a constant place, and every value size from [`MIN_VALUE_BYTES`] up can be met to the byte.

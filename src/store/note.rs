@@ -2,6 +2,10 @@
 //!
 //! Enters: what a load asks for, and the bytes under [`DATASET_KEY`]. Leaves: a [`DatasetInfo`]. Must not call a
 //! dataset usable that is not wholly there, nor fail on a note of an earlier version, which has no owner and no state.
+//!
+//! The note holds the dataset's shape, its owner (the run that loads or loaded it) and its state. It is written once a
+//! second during a load, and only in the place of the one that was read. It is checked against the store's own count of
+//! keys, and it ends with the first key that expires. `bench` learns from it how many keys there are.
 
 use std::time::Duration;
 
