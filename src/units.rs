@@ -302,6 +302,33 @@ pub fn human_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
+/// A whole number of plain decimal digits only: no sign, no space, no overflow. For requests and answers, by their bytes.
+#[must_use]
+pub fn whole_number(text: &[u8]) -> Option<u64> {
+    let (number, after) = split_whole_number(text);
+    number.filter(|_| after.is_empty())
+}
+
+/// The whole number in front, `None` when there is none or it is too large, and what stands behind its digits.
+#[must_use]
+pub fn split_whole_number(text: &[u8]) -> (Option<u64>, &[u8]) {
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some(byte @ b'0'..=b'9') = text.get(digits) {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+        digits += 1;
+    }
+    let (digits, after) = text.split_at(digits);
+    let number = match digits.len() {
+        0 => None,
+        // So many fit, whatever they are: no check at each.
+        1..=19 => Some(number),
+        _ => str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok()),
+    };
+    (number, after)
+}
+
 /// Takes `_` and a trailing `k`, `M` or `G` (powers of 1,000) off a number.
 fn split_suffix(text: &str) -> (String, u64) {
     let plain = text.trim().replace('_', "");

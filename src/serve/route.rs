@@ -13,7 +13,7 @@ pub use super::path::Path;
 use super::path::READ;
 use super::reply::Problem;
 use crate::store::{KeyBuffer, KeyList as _};
-use crate::units::{MAX_KEY_BYTES, parse_ttl};
+use crate::units::{MAX_KEY_BYTES, parse_ttl, split_whole_number, whole_number};
 
 /// A longer target has a body for what it wants to say: `POST /v1/mget`.
 const MAX_TARGET_BYTES: usize = 8 * 1024;
@@ -164,7 +164,7 @@ pub(super) fn bad(detail: impl Into<String>) -> Problem {
 fn session_route(path: &str) -> Result<Route<'_>, Problem> {
     // An id that is no number belongs to no session, as the service before this one answered it.
     path.strip_prefix("/user/session/")
-        .and_then(parse_number)
+        .and_then(|id| whole_number(id.as_bytes()))
         .map(Route::Session)
         .ok_or_else(absent)
 }
@@ -178,7 +178,7 @@ fn sessions_route(query: Option<&str>, max: usize) -> Result<Route<'_>, Problem>
         if ids.len() == max {
             return Err(bad(format!("ids holds more than {max} sessions")));
         }
-        let (id, after) = split_number(rest);
+        let (id, after) = split_whole_number(rest);
         ids.push(id.ok_or_else(|| no_number(rest))?);
         match after {
             [] => break,
@@ -306,7 +306,7 @@ fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = parameter(query, name) else {
         return Ok(None);
     };
-    let parsed = parse_number(&text);
+    let parsed = whole_number(text.as_bytes());
     parsed
         .map(Some)
         .ok_or_else(|| bad(format!("{name} is {text:?}, which is no number")))
@@ -336,31 +336,6 @@ fn parameter<'a>(query: Option<&'a str>, wanted: &str) -> Option<Cow<'a, str>> {
     } else {
         Some(raw.into())
     }
-}
-
-/// Plain decimal digits only: no sign, no space, no overflow.
-fn parse_number(text: &str) -> Option<u64> {
-    let (number, after) = split_number(text.as_bytes());
-    number.filter(|_| after.is_empty())
-}
-
-/// The number in front, `None` when there is none or it is too large, and what stands behind its digits.
-fn split_number(text: &[u8]) -> (Option<u64>, &[u8]) {
-    let (mut number, mut digits) = (0_u64, 0);
-    while let Some(byte @ b'0'..=b'9') = text.get(digits) {
-        number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-        digits += 1;
-    }
-    let (digits, after) = text.split_at(digits);
-    let number = match digits.len() {
-        0 => None,
-        // So many fit, whatever they are: no check at each.
-        1..=19 => Some(number),
-        _ => str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok()),
-    };
-    (number, after)
 }
 
 #[cfg(test)]

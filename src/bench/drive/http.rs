@@ -11,6 +11,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
+use crate::units::whole_number;
+
 /// A head that is longer is no answer of any target that one would measure. All interim answers before the final one
 /// have as much, all trailers, and the line before a chunk.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -436,7 +438,7 @@ impl<'a> Fields<'a> {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("content-length") {
                 for item in items(header.value) {
-                    let length = number(item).ok_or(Malformed::ContentLength)?;
+                    let length = whole_number(item).ok_or(Malformed::ContentLength)?;
                     if fields
                         .length
                         .replace(length)
@@ -468,17 +470,6 @@ impl<'a> Fields<'a> {
 /// The members of a list in a header, at least one.
 fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
-}
-
-/// Digits and nothing else, not even a sign.
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
-        number.checked_mul(10)?.checked_add(digit.into())
-    })
 }
 
 #[cfg(test)]
