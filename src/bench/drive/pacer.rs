@@ -1,7 +1,8 @@
 //! Sleeps to the microsecond, and knows when it slept in. tokio's timers step in milliseconds, too coarse for 20,000
 //! arrivals a second.
 //!
-//! Enters: a duration, or what must not take longer. Leaves: control, that much later. Must not spin: the target may need the core.
+//! Enters: a duration, or what must not take longer. Leaves: control, that much later. Must not spin: the target may need
+//! the core.
 
 use std::future::poll_fn;
 use std::io;
@@ -69,11 +70,8 @@ pub(super) async fn timeout<T>(duration: Duration, work: impl Future<Output = T>
 
 /// Returns after `duration`, or a little later, also where the process may open no more files.
 pub(super) async fn pause(duration: Duration) {
-    let slept = match Pacer::new() {
-        Ok(pacer) => pacer.sleep(duration).await,
-        Err(error) => Err(error),
-    };
-    if slept.is_err() {
+    let sleeps = async { Pacer::new()?.sleep(duration).await };
+    if sleeps.await.is_err() {
         // Whoever waits here tries again after it, and must not spin.
         let _ = tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await;
     }

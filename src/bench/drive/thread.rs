@@ -15,7 +15,7 @@ use super::START_AFTER;
 use super::addresses::Addresses;
 use super::books::Closed;
 use super::connection::connect_all;
-use super::pacer::Pacer;
+use super::pacer::pause;
 use super::worker::Worker;
 use crate::bench::judge::flow::Outline;
 use crate::bench::judge::interval::Interval;
@@ -100,8 +100,7 @@ pub(super) fn run(mut share: Share, lines: Lines) -> anyhow::Result<Rest> {
         let worker = Rc::new(Worker::new(share, start));
         worker.begin(connected);
         // Waiting for a start that is seconds away is no time in which the thread was not busy.
-        let wait = before(start).saturating_sub(START_AFTER);
-        Pacer::new()?.sleep(wait).await?;
+        pause(before(start).saturating_sub(START_AFTER)).await;
         let (busy, began) = (busy_time(), Instant::now());
         let mut end_ns = worker.drive(&lines.intervals, &lines.cut).await?;
         if !lines.stop.is_cancelled() {
