@@ -131,7 +131,7 @@ fn a_latency_objective_is_there_unless_it_is_dropped_or_the_service_is_another()
     let slow = Mode::Constant(0.15);
     expect(&bench(slow, load), "PASS", "no latency objective");
     let bounded = bench(slow, &format!("{load} --slo p99=100ms"));
-    expect(&bounded, "TARGET_MISSED", "p99 ≤ 100.00 ms is missed: 15");
+    expect(&bounded, "TARGET_MISSED", "p99 ≤ 100.00 ms is missed: ");
 }
 
 #[test]
@@ -163,6 +163,19 @@ fn too_few_connections_are_named_as_the_limit_with_the_number_that_would_do() {
         &format!("{load} --connections 40 --slo p99=none"),
     );
     expect(&found, "TARGET_MISSED", "answered since");
+}
+
+#[test]
+fn a_target_that_is_gone_is_missed_and_its_pool_is_not_too_small() {
+    // Both connections were busy for most of the time before it left, and as fast as with room.
+    let load = "--stages 20:1s,90:4s --warmup 0s --connections 2 --timeout 500ms";
+    let (code, results) = bench(Mode::Leaves(0.02, 2.0), load);
+    let reason = results["reason"].as_str().expect("text");
+    assert_eq!(
+        (code, &results["verdict"]),
+        (1, &Value::from("TARGET_MISSED")),
+        "{reason}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use rustix::io::Errno;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,15 @@ const HOUSEKEEPING_NS: u64 = 10_000_000;
 const WAKE_OF_STALL: u64 = 4;
 /// How often the drain looks whether it is over.
 const DRAIN_STEP_NS: u64 = 1_000_000;
+
+/// This host had no port or no file left for another connection.
+fn is_own(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS)
+    )
+}
 
 /// One thread at work.
 pub(super) struct Worker {
@@ -74,6 +84,14 @@ impl State {
 
     fn pool_changed(&mut self, now_ns: u64) {
         self.books.pool_changed(now_ns, &self.queue);
+    }
+
+    /// A try to make a connection ended.
+    fn tried_to_connect(&mut self, slot: usize, refused: bool, now_ns: u64) {
+        if std::mem::replace(&mut self.slots[slot].is_refused, refused) != refused {
+            let refused = self.slots.iter().filter(|slot| slot.is_refused).count();
+            self.books.refused(refused, now_ns);
+        }
     }
 }
 
@@ -324,6 +342,7 @@ impl Worker {
             state.books.unsent(&arrival, end_ns, Unsent::EndOfRun);
         }
         state.books.pool_changed(end_ns, &state.queue);
+        state.books.refused(0, end_ns);
         let none = Books::new(self.share.outline.clone(), 0);
         std::mem::replace(&mut state.books, none).close()
     }
@@ -349,6 +368,7 @@ impl Worker {
     pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<OwnedWriteHalf>) {
         let mut state = self.state.borrow_mut();
         state.slots[slot].writer = writer.map(Rc::new);
+        state.tried_to_connect(slot, false, self.now_ns());
         if let Some(carried) = state.slots[slot].carries {
             self.send_again(&mut state, slot, carried.arrival.number);
             return;
@@ -432,6 +452,7 @@ impl Worker {
         let mut state = self.state.borrow_mut();
         state.turn_to(now_ns);
         state.books.failed_to_connect(error.kind().to_string());
+        state.tried_to_connect(slot, !is_own(error), now_ns);
         // It was to be sent again on that connection.
         if let Some(carried) = state.slots[slot].carries.take() {
             state.lost(slot, true, now_ns);

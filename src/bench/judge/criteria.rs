@@ -382,6 +382,7 @@ mod tests {
             full_answers: 100,
             roomy_answers: 100,
             roomy_service_s: 1.0,
+            refused_s: 0.0,
         };
         Evidence {
             started_at_ms: 0,
