@@ -60,9 +60,8 @@ fn main() -> ExitCode {
 }
 
 const WAYS_ON: &str = "\
-Two ways on:
-  start a store:     scripts/dragonfly   (or: docker compose -f config/compose.yaml up -d)
-  or do without one: --store embedded:./kvpoc-data";
+Start a store: scripts/dragonfly (or: docker compose -f config/compose.yaml up -d)
+Or use the embedded store: --store embedded:./kvpoc-data";
 
 fn run(job: Job) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -140,7 +140,7 @@ fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
             continue;
         }
         let shown = match (member, found.as_u64()) {
-            ("ttl_s", _) if found.is_null() => "none, it stays".to_owned(),
+            ("ttl_s", _) if found.is_null() => "no expiry".to_owned(),
             ("ttl_s", _) => format!("{} s", shown(found)),
             ("size_bytes" | "memory_bytes", Some(bytes)) => format!("{} bytes", grouped(bytes)),
             _ => shown(found),

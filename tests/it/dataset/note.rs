@@ -258,7 +258,7 @@ fn what_a_message_advises_can_be_run_as_it_stands() {
     let text = expect_code(&format!("{found} --store {url}"), 1);
     let advised = text
         .lines()
-        .find_map(|line| line.strip_prefix("To mend it: kvpoc "))
+        .find_map(|line| line.strip_prefix("To repair it: kvpoc "))
         .unwrap_or_else(|| panic!("no advice in {text}"));
     expect_code(advised, 0);
     assert_eq!(note(&url)["state"], "verified");
