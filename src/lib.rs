@@ -1,4 +1,4 @@
-//! kvpoc measures whether an HTTP service over DragonflyDB holds a given load, such as 20,000 requests/s and
+//! kvpoc measures whether an HTTP service over `DragonflyDB` holds a given load, such as 20,000 requests/s and
 //! 300,000 key operations/s on 10 million keys.
 //!
 //! # The four flows

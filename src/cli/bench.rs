@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::address::parse_socket;
 use super::{STORE, StoreArgs};
 use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
 use crate::objectives::Objectives;
@@ -135,7 +136,7 @@ pub struct BenchArgs {
     pub arrivals: Arrivals,
 
     /// Duration of the measured run
-    #[arg(long, env = "KVPOC_DURATION", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, short = 'd', env = "KVPOC_DURATION", value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub duration: Duration,
 
     /// Duration of the warm-up before it, at the same load; 0s: no warm-up
@@ -195,7 +196,7 @@ pub struct BenchArgs {
     pub seed: u64,
 
     /// Keep-alive connections; each carries one request at a time
-    #[arg(long, env = "KVPOC_CONNECTIONS", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    #[arg(long, short = 'c', env = "KVPOC_CONNECTIONS", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_000))]
     pub connections: u32,
 
     /// Generator threads, which share the connections and the load
@@ -218,7 +219,7 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_MAX_IN_FLIGHT", value_name = "N", default_value = "200000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub max_in_flight: u32,
 
-    /// Maximum lag p99 of the generator; above it the verdict is GENERATOR_LIMITED
+    /// Maximum lag p99 of the generator; above it the verdict is `GENERATOR_LIMITED`
     #[arg(long, env = "KVPOC_MAX_LAG", value_name = "TIME", default_value = "5ms", value_parser = parse_duration)]
     pub max_lag: Duration,
 
@@ -228,7 +229,7 @@ pub struct BenchArgs {
 
     /// Write all results to this folder: report.json, report.html, latency.hlog, latency.hgrm, series.csv; for --sweep
     /// and --find-max a JSON, a CSV and an HTML page with the chart
-    #[arg(long, env = "KVPOC_OUT", value_name = "DIR")]
+    #[arg(long, short = 'o', env = "KVPOC_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 
     /// Compare with the JSON result of an earlier run
@@ -236,8 +237,13 @@ pub struct BenchArgs {
     pub compare: Option<PathBuf>,
 
     /// Serve a live report at this address, such as 127.0.0.1:8089
-    #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS")]
+    #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS", value_parser = parse_socket)]
     pub live: Option<SocketAddr>,
+
+    /// No progress, only the result and warnings
+    #[arg(long, short = 'q', env = "KVPOC_QUIET", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub quiet: bool,
 
     /// The settings that do not have their defaults, filled in after parsing.
     #[arg(skip)]

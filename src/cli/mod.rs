@@ -6,7 +6,10 @@
 //! Every flag has a default, a variable and a key in the file, all under one name; a test in `config`
 //! holds `config/kvpoc.toml` to that.
 
+mod address;
 mod bench;
+mod generate;
+mod help;
 mod inspect;
 mod seed;
 mod serve;
@@ -14,8 +17,11 @@ mod serve;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub use bench::BenchArgs;
+pub use generate::{completions, manual};
+pub use help::arranged;
 pub use inspect::InspectArgs;
 pub use seed::{SeedArgs, SyncAt};
 pub use serve::{FetchArg, LogFormat, ReadFrom, Reads, ServeArgs};
@@ -33,14 +39,21 @@ Exit codes:
   69   store, target or file unavailable
   130  interrupted (a single run of bench: 3)";
 
+const BRIEF: &str = "\
+kvpoc COMMAND -h shows the common flags of a command, kvpoc COMMAND --help all of them.
+kvpoc --help shows the exit codes.";
+
 const STORE_HELP: &str = "\
-The store: redis://[[user][:password]@]host[:port][/db], redis-cluster://HOST,HOST, \
+Store URL: redis://[[user][:password]@]host[:port][/db], redis-cluster://HOST,HOST, \
 redis-sentinel://HOST,HOST/SERVICE, rediss… for TLS, unix:PATH or embedded:DIR";
 
-/// Measures whether an HTTP service over DragonflyDB holds a given load, such as 20,000 requests/s and 300,000 key
-/// operations/s on 10 million keys.
+const ABOUT: &str = "\
+Measures whether an HTTP service over DragonflyDB holds a given load, such as 20,000 requests/s and \
+300,000 key operations/s on 10 million keys";
+
+/// Flags of all commands, and the command.
 #[derive(Debug, Parser)]
-#[command(name = "kvpoc", version, about, after_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "kvpoc", version, about = ABOUT, after_help = BRIEF, after_long_help = AFTER_HELP, propagate_version = true)]
 #[command(
     subcommand_required = true,
     arg_required_else_help = true,
@@ -74,6 +87,15 @@ Examples:
   kvpoc serve --port 8080
   kvpoc serve --port 0 --store embedded:./kvpoc-data
   kvpoc serve --check --port 8080
+  KVPOC_TOKEN=… kvpoc serve --bind 0.0.0.0 --allow-writes
+  curl http://127.0.0.1:8080/user/session/42
+
+Dashboard: http://127.0.0.1:8080/. All routes: /openapi.json.")]
+    #[command(after_long_help = "\
+Examples:
+  kvpoc serve --port 8080
+  kvpoc serve --port 0 --store embedded:./kvpoc-data
+  kvpoc serve --check --port 8080
   kvpoc serve --port 8080 --health-port 8081
   KVPOC_TOKEN=… kvpoc serve --bind 0.0.0.0 --allow-writes
   curl http://127.0.0.1:8080/user/session/42
@@ -87,6 +109,15 @@ Dashboard: http://127.0.0.1:8080/. All routes: /openapi.json.")]
     #[command(after_help = "\
 Examples:
   kvpoc bench --rps 20000
+  kvpoc bench --rps 5k --duration 60s --slo p99=10ms --out report
+  kvpoc bench --find-max --slo p99=20ms --duration 10s
+  kvpoc bench --rps 500 --target 'http://127.0.0.1:9000/orders/{id}' --keys 100k
+
+Latency runs from the moment a request is due, whether it is answered or not.
+Exit codes: 0 PASS, 1 TARGET_MISSED, 2 GENERATOR_LIMITED, 3 INVALID.")]
+    #[command(after_long_help = "\
+Examples:
+  kvpoc bench --rps 20000
   kvpoc bench --rps 20000 --duration 60s --json report.json
   kvpoc bench --rps 5k --arrivals poisson --slo p99=10ms --out report
   kvpoc bench --stages 5k:30s,5k..20k:30s,20k:60s --preset ycsb-b
@@ -98,7 +129,8 @@ Examples:
   kvpoc bench --merge 0.json 1.json 2.json 3.json
   kvpoc bench --self-test
 
-Latency runs from the moment a request is due, whether it is answered or not.")]
+Latency runs from the moment a request is due, whether it is answered or not.
+Exit codes: 0 PASS, 1 TARGET_MISSED, 2 GENERATOR_LIMITED, 3 INVALID; the rest as in kvpoc --help.")]
     Bench(Box<BenchArgs>),
     /// Describe keys, or the whole store without a key
     #[command(after_help = "\
@@ -107,6 +139,25 @@ Examples:
   kvpoc inspect user:session:42 user:session:43 --json
   kvpoc inspect")]
     Inspect(InspectArgs),
+    /// Print a completion script for a shell
+    #[command(
+        hide = true,
+        after_help = "Example:\n  kvpoc completions bash > ~/.local/share/bash-completion/completions/kvpoc"
+    )]
+    Completions {
+        /// Shell to complete in
+        shell: Shell,
+    },
+    /// Print a manual page in roff format
+    #[command(
+        hide = true,
+        after_help = "Example:\n  kvpoc man bench > ~/.local/share/man/man1/kvpoc-bench.1"
+    )]
+    Man {
+        /// Command to describe; without one, kvpoc itself
+        #[arg(value_name = "COMMAND", value_parser = ["seed", "serve", "bench", "inspect"])]
+        command: Option<String>,
+    },
 }
 
 /// Heading of the flags in [`StoreArgs`].

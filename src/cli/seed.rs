@@ -123,7 +123,7 @@ pub struct SeedArgs {
     pub force: bool,
 
     /// No progress, only the summary
-    #[arg(long, env = "KVPOC_QUIET", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+    #[arg(long, short = 'q', env = "KVPOC_QUIET", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub quiet: bool,
 

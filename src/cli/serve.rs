@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use super::address::parse_ip;
 use super::{STORE, StoreArgs};
 use crate::units::{
     MAX_KEYS_PER_REQUEST, parse_duration, parse_duration_or_zero, parse_held_bytes,
@@ -19,7 +20,13 @@ use crate::units::{
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Port to listen on; 0: any free port
-    #[arg(long, env = "KVPOC_PORT", value_name = "PORT", default_value = "8080")]
+    #[arg(
+        long,
+        short = 'p',
+        env = "KVPOC_PORT",
+        value_name = "PORT",
+        default_value = "8080"
+    )]
     pub port: u16,
 
     /// Extra port for /livez, /readyz and /metrics, which answers however many connections are open. Default: none;
@@ -27,12 +34,13 @@ pub struct ServeArgs {
     #[arg(long, env = "KVPOC_HEALTH_PORT", value_name = "PORT")]
     pub health_port: Option<u16>,
 
-    /// Address to listen on
+    /// Address to listen on: an IP address or localhost
     #[arg(
         long,
         env = "KVPOC_BIND",
         value_name = "IP",
-        default_value = "127.0.0.1"
+        default_value = "127.0.0.1",
+        value_parser = parse_ip
     )]
     pub bind: IpAddr,
 

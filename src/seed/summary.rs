@@ -208,10 +208,7 @@ fn put_verification(found: &Verification, config: &SeedConfig, text: &mut String
     };
     if found.rewritten > 0 {
         let rewritten = grouped(found.rewritten);
-        let _ = writeln!(
-            text,
-            "{rewritten} missing or different keys were rewritten"
-        );
+        let _ = writeln!(text, "{rewritten} missing or different keys were rewritten");
     }
     for line in &found.first {
         let _ = writeln!(text, "  {line}");

@@ -269,8 +269,12 @@ fn a_server_that_is_started_before_its_store_serves_as_soon_as_it_comes() {
         serve.process.signal(Signal::TERM);
         let log = serve.log_to_its_end();
         let count = |text: &str| log.matches(text).count();
-        assert_eq!(count("answered 503 until it is there"), 1, "{way}: {log}");
-        assert_eq!(count("the store is there: "), 1, "{way}: {log}");
+        assert_eq!(
+            count("answered 503 until it is available"),
+            1,
+            "{way}: {log}"
+        );
+        assert_eq!(count("the store is available: "), 1, "{way}: {log}");
         assert_eq!(
             count("answered 503 or 504 until it is back"),
             1,
