@@ -130,7 +130,7 @@ impl fmt::Display for Stages {
 fn parse_stage(text: &str) -> Result<Stage, UnitError> {
     let Some((rates, duration)) = text.split_once(':') else {
         return refuse(format!(
-            "{text:?} is no stage; write RATE:TIME or FROM..TO:TIME"
+            "{text:?} is not a stage; write RATE:TIME or FROM..TO:TIME"
         ));
     };
     let (from, to) = rates.split_once("..").unwrap_or((rates, rates));
@@ -284,14 +284,14 @@ pub const PRESETS: [Preset; 7] = [
         mix: Mix::Batch,
         keys_dist: KeysDist::Uniform,
         value_bytes: None,
-        source: "the claim: 15 keys a request, drawn uniformly",
+        source: "the claim: 15 keys per request, drawn uniformly",
     },
     Preset {
         name: "session-single",
         mix: Mix::Single,
         keys_dist: KeysDist::Uniform,
         value_bytes: None,
-        source: "the older service: one session a request, drawn uniformly",
+        source: "the older service: one session per request, drawn uniformly",
     },
     Preset {
         name: "twitter52",

@@ -10,6 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
+mod duration;
+pub use duration::human_duration;
+
 /// More arrivals a second than any one machine can pace; a larger number is a typing error.
 const MAX_RATE_PER_SECOND: f64 = 10_000_000.0;
 /// Far beyond what fits in a store, so that index arithmetic never overflows.
@@ -219,7 +222,7 @@ impl fmt::Display for ValueSize {
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let duration = parse_duration_or_zero(text)?;
     if duration.is_zero() {
-        return Err(UnitError("a duration here is above 0".into()));
+        return Err(UnitError("give a duration above 0".into()));
     }
     Ok(duration)
 }
@@ -228,7 +231,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 pub fn parse_duration_or_zero(text: &str) -> Result<Duration, UnitError> {
     let duration = any_duration(text)?;
     if duration > MAX_DURATION {
-        return Err(UnitError("a duration here is at most 1 day".into()));
+        return Err(UnitError("give a duration of at most 1 day".into()));
     }
     Ok(duration)
 }
@@ -257,7 +260,7 @@ pub fn parse_moment(text: &str) -> Result<SystemTime, UnitError> {
         return Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into()));
     }
     humantime::parse_rfc3339(text).map_err(|_| {
-        UnitError("give a moment in UTC, such as 2026-11-24T12:00:00Z, or its Unix seconds".into())
+        UnitError("give a time in UTC, such as 2026-11-24T12:00:00Z, or its Unix seconds".into())
     })
 }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{ConfigError, StoreConfig, Target, Token, setting, share, store};
+use super::{ConfigError, StoreConfig, Target, Token, conflict, setting, share, store};
 use crate::cli::{BenchArgs, Reads};
 use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
@@ -147,6 +147,8 @@ pub struct Outputs {
     pub compare: Option<PathBuf>,
     /// Where the growing report is served.
     pub live: Option<SocketAddr>,
+    /// No progress.
+    pub quiet: bool,
 }
 
 impl Outputs {
@@ -184,7 +186,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let target: Target = args.target.parse()?;
     let operations = objectives::operations(preset.mix, target.is_template());
     if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
-        let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
+        let mend = "--layers needs the store and a kvpoc serve over it; give http://HOST:PORT of that server";
         return Err(setting("--target", &args.target, mend));
     }
     // A merge asks nothing of anybody.
@@ -245,6 +247,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             out: args.out,
             compare: args.compare,
             live: args.live,
+            quiet: args.quiet,
         },
     })
 }
@@ -261,8 +264,8 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
     let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
     let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
     if asked.next().is_some() {
-        let names = "--layers, --find-max, --sweep, --self-test, --merge";
-        return Err(setting(names, "several", "give one of them at a time"));
+        let names = "--layers, --find-max, --sweep, --self-test and --merge";
+        return Err(conflict(names, "give one of them at a time"));
     }
     check_fits(args, mode)?;
     if let Some(start_at) = args.start_at {
@@ -272,7 +275,7 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
             return Err(setting(
                 "--start-at",
                 &value,
-                "give a moment within the next day",
+                "give a time within the next day",
             ));
         }
     }

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, setting, share, store,
+    ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, conflict, setting,
+    share, store,
 };
 use crate::cli::{Reads, SeedArgs, SyncAt};
 use crate::random::Order;
@@ -90,7 +91,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             "--batch × --in-flight",
             &format!("{batch} × {}", args.in_flight),
             &format!(
-                "they would hold {} in memory at this --value-size; stay below {}",
+                "they would need {} of memory at this --value-size; stay below {}",
                 human_bytes(window),
                 human_bytes(MAX_WINDOW_BYTES)
             ),
@@ -98,7 +99,8 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     }
     let store = store(args.store, args.store_timeout)?.read_by(None, Reads::Direct);
     if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
-        let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
+        let mend =
+            "it is for embedded:DIR only; use the settings of the server, such as appendfsync";
         return Err(setting("--sync", "batch", mend));
     }
     Ok(SeedConfig {
@@ -125,18 +127,18 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         connections: (args.connections > 0).then_some(args.connections.into()),
         mode: match (args.verify_only, args.resume) {
             (true, true) => {
-                let names = "--verify-only, --resume";
-                return Err(setting(names, "both", "the first loads nothing; give one"));
+                let names = "--verify-only and --resume";
+                return Err(conflict(names, "--verify-only loads nothing; give one"));
             }
             (true, false) if args.dry_run => {
-                let names = "--verify-only, --dry-run";
-                return Err(setting(names, "both", "neither loads anything; give one"));
+                let names = "--verify-only and --dry-run";
+                return Err(conflict(names, "neither loads anything; give one"));
             }
             (true, false) => SeedMode::VerifyOnly,
             (false, true) if !args.ttl.is_zero() => {
-                let names = "--resume, --ttl";
-                let mend = "what expires meanwhile cannot be gone on from; load it anew";
-                return Err(setting(names, "both", mend));
+                let names = "--resume and --ttl";
+                let mend = "keys may have expired meanwhile; load again without --resume";
+                return Err(conflict(names, mend));
             }
             (false, resume) => SeedMode::Load { resume },
         },

@@ -44,7 +44,7 @@ pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
             found.push(inspection);
         } else {
             let url = &config.store.url;
-            let _ = writeln!(text, "{key}: there is no such key in {url}");
+            let _ = writeln!(text, "{key}: no such key in {url}");
             found.push(json!({"key": key, "exists": false}));
             code = exit::NO;
         }
@@ -140,7 +140,7 @@ fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
             continue;
         }
         let shown = match (member, found.as_u64()) {
-            ("ttl_s", _) if found.is_null() => "none, it stays".to_owned(),
+            ("ttl_s", _) if found.is_null() => "no expiry".to_owned(),
             ("ttl_s", _) => format!("{} s", shown(found)),
             ("size_bytes" | "memory_bytes", Some(bytes)) => format!("{} bytes", grouped(bytes)),
             _ => shown(found),
@@ -249,11 +249,11 @@ fn store_text(summary: &Value) -> String {
         let loaded = count(&unfinished["loaded"]);
         (
             unfinished,
-            format!(", UNFINISHED: {loaded} loaded; complete it with kvpoc seed --resume"),
+            format!(", UNFINISHED: {loaded} loaded; continue with kvpoc seed --resume"),
         )
     };
     if dataset.is_null() {
-        row("dataset", "none noted".into());
+        row("dataset", "none".into());
     } else {
         let prefix = shown(&dataset["key_prefix"]);
         let (keys, size) = (count(&dataset["keys"]), shown(&dataset["value_size"]));

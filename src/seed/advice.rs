@@ -104,12 +104,12 @@ pub(super) fn removal(config: &StoreConfig, prefix: &str) -> String {
     let cli = redis_cli(config);
     if servers.is_some_and(|servers| servers.topology == Topology::Cluster) {
         return format!(
-            "empty the store by FLUSHDB on each of its masters, the first by {cli} FLUSHDB"
+            "empty the store: run FLUSHDB on each of its masters, on the first by {cli} FLUSHDB"
         );
     }
     let pattern = quoted(&format!("{prefix}*"));
     format!(
-        "empty the store by {cli} FLUSHDB, or remove them: {cli} --scan --pattern {pattern} | xargs -n 1000 {cli} UNLINK"
+        "empty the store: {cli} FLUSHDB, or remove only these keys: {cli} --scan --pattern {pattern} | xargs -n 1000 {cli} UNLINK"
     )
 }
 
@@ -218,7 +218,7 @@ mod tests {
         ] {
             let config = config(&format!("kvpoc seed --store {store}"));
             let expected = format!(
-                "empty the store by {cli} FLUSHDB, or remove them: {cli} --scan --pattern 'it'\\''s:*' | xargs -n \
+                "empty the store: {cli} FLUSHDB, or remove only these keys: {cli} --scan --pattern 'it'\\''s:*' | xargs -n \
                  1000 {cli} UNLINK"
             );
             assert_eq!(removal(&config.store, "it's:"), expected);

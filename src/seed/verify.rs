@@ -386,7 +386,7 @@ impl Reader<'_> {
                 if is_extra(&self.config.dataset, self.config.keys.get(), &key) {
                     extra += 1;
                     if first.len() < NAMED {
-                        first.push(format!("{} belongs to no index", key.escape_ascii()));
+                        first.push(format!("{} is not in the dataset", key.escape_ascii()));
                     }
                 }
             }

@@ -42,7 +42,7 @@ pub(super) struct Search {
 
 impl Seeker {
     pub(super) fn new(config: Arc<ServeConfig>) -> (Self, Search) {
-        let not_yet = StoreError::Unavailable("it was not asked yet".into());
+        let not_yet = StoreError::Unavailable("not contacted yet".into());
         let (tell, sought) = watch::channel(Err(not_yet));
         let (connects, connected) = mpsc::channel(config.threads);
         let seeker = Self {
@@ -70,11 +70,11 @@ impl Seeker {
                 store
             }
             Err(error) if self.is_waited_for(&error, began) => {
-                tracing::warn!("{error}; requests are answered 503 until it is there");
-                announce("not there yet, it is waited for")?;
+                tracing::warn!("{error}; requests are answered 503 until it is available");
+                announce("not available yet, waiting for it")?;
                 let (store, stats) = self.wait(error, began).await?;
                 self.tell_threads(&store).await;
-                tracing::info!("the store is there: {}", summary(&stats));
+                tracing::info!("the store is available: {}", summary(&stats));
                 store
             }
             Err(error) => return Err(error.into()),

@@ -179,7 +179,7 @@ fn a_note_that_outlived_its_keys_is_not_believed() {
             let output = kvpoc(&format!("bench --rps 10 --duration 1s --target {target}"));
             let text = stderr(&output);
             assert!(
-                text.contains("not wholly loaded") && text.contains("--resume"),
+                text.contains("is incomplete") && text.contains("--resume"),
                 "{text}"
             );
         }

@@ -288,7 +288,7 @@ impl Conditions {
             None => String::new(),
         };
         Some(format!(
-            "{method} {}; right: {expect}{contains}",
+            "{method} {}; expects {expect}{contains}",
             self.target
         ))
     }

@@ -41,7 +41,7 @@ impl Row {
 }
 
 const FIGURES: [(&str, &str, bool); 12] = [
-    ("asked for", "/rate/target_rps", false),
+    ("requested", "/rate/target_rps", false),
     ("requests/s", "/rate/achieved_rps", false),
     ("key operations/s", "/rate/key_ops_per_second", false),
     ("errors", "/requests/errors", false),
@@ -92,7 +92,7 @@ pub(in crate::bench) fn read(file: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file).with_context(shown)?;
     let value: Value = serde_json::from_str(&text).with_context(shown)?;
     if !is_result(&value) {
-        anyhow::bail!("{}: it is no result of kvpoc bench", shown());
+        anyhow::bail!("{}: not a result of kvpoc bench", shown());
     }
     Ok(value)
 }

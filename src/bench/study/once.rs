@@ -32,7 +32,7 @@ use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages};
 use crate::output;
 use crate::record::Dataset;
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
-use crate::units::{KeyCount, grouped};
+use crate::units::{KeyCount, grouped, human_duration};
 
 /// Larger records do not fit into the send buffer of a connection, and would be cut off.
 const MAX_WRITTEN_BYTES: usize = 32 * 1024;
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyho
     bench.announce();
     if let Some(start_at) = config.start_at {
         if !wait_for(start_at, stop).await {
-            output::say("interrupted before the start");
+            output::say("Interrupted before the start");
             return Ok(Verdict::Invalid.exit_code());
         }
         // The store's counters as they are now.
@@ -159,13 +159,15 @@ impl<'a> Bench<'a> {
         let workload = workload(config, &info, keys)?;
         if workload.dataset.is_none() && workload.writes() {
             anyhow::bail!(
-                "{} does not tell what its records are, so none can be written; load them with kvpoc seed",
+                "{} does not report its dataset, so bench cannot write records; load one with kvpoc seed",
                 config.target
             );
         }
         let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
         if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
-            anyhow::bail!("records above {MAX_WRITTEN_BYTES} bytes cannot be written by bench");
+            anyhow::bail!(
+                "bench writes records of at most {MAX_WRITTEN_BYTES} bytes, and those of the dataset can be larger"
+            );
         }
         Ok(Self {
             config,
@@ -200,8 +202,7 @@ impl<'a> Bench<'a> {
         let (schedule, so_far) = (load.schedule.clone(), background.clone());
         let so_far: SoFar =
             Box::new(move |started, all: &Interval| so_far.so_far(&schedule, started, all));
-        let live = self.config.outputs.live;
-        let mut watch = Watch::new(&load.schedule, so_far, live).await?;
+        let mut watch = Watch::new(&load.schedule, so_far, &self.config.outputs).await?;
         let (totals, ended_early) = self.drive(stages, &load, stop, &mut watch).await?;
         let series = watch.finish().await;
         let after = self.ask_again(totals.interrupted).await;
@@ -273,7 +274,7 @@ impl<'a> Bench<'a> {
 
     pub(super) fn announce(&self) {
         let config = self.config;
-        let length = humantime::format_duration(config.stages.duration());
+        let length = human_duration(config.stages.duration());
         let load = match config.mode {
             // Each has a rate of its own.
             BenchMode::FindMax | BenchMode::Sweep => format!("each try {length}"),
@@ -282,28 +283,30 @@ impl<'a> Bench<'a> {
                 grouped(config.stages.arrivals().round() as u64)
             ),
         };
-        output::say(&format!(
-            "Driving {}, {load} after {} of warm-up{}",
-            self.what(),
-            humantime::format_duration(config.warmup),
-            match config.shard {
-                Shard::WHOLE => String::new(),
-                shard => format!(", of which this generator takes shard {shard}"),
-            }
-        ));
         let preset = &config.preset;
-        if preset.name != PRESETS[0].name {
+        if !config.outputs.quiet {
             output::say(&format!(
-                "{}: synthetic, after {}",
-                preset.name, preset.source
+                "Driving {}, {load} after {} of warm-up{}",
+                self.what(),
+                human_duration(config.warmup),
+                match config.shard {
+                    Shard::WHOLE => String::new(),
+                    shard => format!(", as shard {shard}"),
+                }
             ));
+            if preset.name != PRESETS[0].name {
+                output::say(&format!(
+                    "Preset {}: synthetic, after {}",
+                    preset.name, preset.source
+                ));
+            }
         }
         if self.workload.writes() && matches!(self.way, Way::Http(_)) {
-            output::say("it writes: the server must have been started with --allow-writes");
+            output::say("This workload writes: the server needs --allow-writes");
         }
         if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
             output::say(
-                "the embedded store runs inside the generator: its own time counts as lag too",
+                "The embedded store runs inside the generator: its time also counts as lag",
             );
         }
         let held = self.info.dataset.as_ref().map(|dataset| dataset.keys);
@@ -311,7 +314,7 @@ impl<'a> Bench<'a> {
             && asked.get() > held
         {
             output::say(&format!(
-                "--keys {asked} asks for more than the {held} keys of the dataset: the others will be missing"
+                "--keys {asked} exceeds the {held} keys of the dataset: the others will be missing"
             ));
         }
         let size = self
@@ -323,7 +326,7 @@ impl<'a> Bench<'a> {
             && size != NotedSize::Bytes(bytes.into())
         {
             output::say(&format!(
-                "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"
+                "This preset has records of {bytes} bytes, the dataset of {size}: seed with --value-size {bytes}"
             ));
         }
     }
@@ -337,7 +340,7 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     let needed = config.connections as u64 + OTHER_FILES;
     match crate::process::max_open_files() {
         Some(limit) if limit < needed => anyhow::bail!(
-            "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
+            "{} --connections need {needed} open files, but the limit is {limit}: raise it with ulimit -n, or \
              give fewer",
             config.connections
         ),
@@ -355,14 +358,14 @@ fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Optio
     let keys = config.keys.or_else(told);
     keys.map(Some).with_context(|| match &info.unfinished_load {
         Some(note) => format!(
-            "the dataset of {} is not wholly loaded: {} of {} keys; wait for the seed that loads it, or go on with \
+            "the dataset of {} is incomplete: {} of {} keys; wait for the seed that loads it, or continue with \
              kvpoc seed --resume",
             config.target,
             grouped(note.reached()),
             grouped(note.keys)
         ),
         None => format!(
-            "{} does not tell how many keys its dataset has; load one with kvpoc seed, or give --keys",
+            "{} does not report the number of its keys; load a dataset with kvpoc seed, or give --keys",
             config.target
         ),
     })

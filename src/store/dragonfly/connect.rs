@@ -62,7 +62,7 @@ pub(super) fn error(url: &StoreUrl, error: &Error) -> StoreError {
     // Trying again mends no certificate.
     if is_about_tls(url, error) {
         return StoreError::Setup(format!(
-            "{url}: no TLS with it: {text}; see --store-tls-ca, --store-tls-cert"
+            "{url}: TLS failed: {text}; see --store-tls-ca, --store-tls-cert"
         ));
     }
     if *error.kind() == ErrorKind::Config || words::is_of_no_cluster(text) {
@@ -204,7 +204,7 @@ pub(super) fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {
     }
     if roots.is_empty() {
         return Err(StoreError::Setup(
-            "the system has no certificates to check the store's against: give --store-tls-ca FILE"
+            "no system CA certificates found to verify the store with: give --store-tls-ca FILE"
                 .into(),
         ));
     }
