@@ -11,7 +11,9 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::{STORE, StoreArgs};
-use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
+use crate::load::{
+    Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep,
+};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
 
@@ -65,6 +67,20 @@ pub struct BenchArgs {
     /// Text that a right answer of a URL with a path contains; any other makes the run INVALID
     #[arg(id = "match", long = "match", env = "KVPOC_MATCH", value_name = "TEXT")]
     pub contains: Option<String>,
+
+    /// Compare the answers of a URL with a path with the records of their keys, those that --verify says: with those of
+    /// the dataset that is noted in --store, or, with --keys, of one such as json,value-size=512,seed=7,key-prefix=user:.
+    /// An answer that does not hold its record makes the run INVALID
+    #[arg(
+        long,
+        env = "KVPOC_EXPECT_RECORDS",
+        value_name = "WHICH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "none",
+        default_missing_value = "note"
+    )]
+    pub expect_records: ExpectRecords,
 
     /// File with the token to show the target. The variable `KVPOC_TOKEN` wins over it, but is for a serve alone: a URL
     /// with a path of its own is shown what this file holds, or nothing

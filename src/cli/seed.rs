@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::{STORE, StoreArgs};
+use crate::record::Format;
 use crate::units::{
     KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
 };
@@ -24,7 +25,18 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
     pub keys: KeyCount,
 
-    /// Bytes of each encoded record: 256, a range such as 128..1024, or etc, after Facebook's Memcached
+    /// What the values are: record, the binary records that kvpoc serve answers fastest; json, the same records as compact
+    /// JSON, for a service that reads JSON; raw, seeded random bytes, which have no sessions for serve to answer and for
+    /// bench to ask it for
+    #[arg(
+        long,
+        env = "KVPOC_FORMAT",
+        value_name = "FORMAT",
+        default_value = "record"
+    )]
+    pub format: Format,
+
+    /// Bytes of each value: 256, a range such as 128..1024, or etc, after Facebook's Memcached
     #[arg(
         long,
         env = "KVPOC_VALUE_SIZE",

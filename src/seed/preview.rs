@@ -64,8 +64,10 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
     row(
         "Values",
         format!(
-            "{} bytes each, from seed {}",
-            dataset.value_size, dataset.seed
+            "{} of {} bytes, from seed {}",
+            dataset.format.values(),
+            dataset.value_size,
+            dataset.seed
         ),
     );
     row(

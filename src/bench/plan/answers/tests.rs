@@ -9,7 +9,7 @@ use crate::bench::plan::form::Form;
 use crate::bench::plan::keys::Chooser;
 use crate::bench::plan::workload::headers;
 use crate::load::{KeysDist, Request};
-use crate::record::Dataset;
+use crate::record::{self, Dataset, Decoded};
 use crate::units::KeyCount;
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn workload(mix: &str, verify: f64, known: bool) -> Workload {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
         seed: 1,
+        format: crate::record::Format::Record,
     };
     let keys = KeyCount::new(1_000_000).expect("in range");
     Workload {
