@@ -50,7 +50,7 @@ impl FromStr for ExpectRecords {
         for part in parts {
             match part.split_once('=') {
                 Some(("value-size", size)) => dataset.value_size = size.parse()?,
-                Some(("key-prefix", prefix)) => dataset.key_prefix = prefix.to_owned(),
+                Some(("key-prefix", prefix)) => dataset.key_prefix = prefix.into(),
                 Some(("seed", seed)) => {
                     let seed = seed.parse();
                     dataset.seed =

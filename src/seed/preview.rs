@@ -64,9 +64,9 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
     row(
         "Values",
         format!(
-            "{} of {} bytes, from seed {}",
-            dataset.format.values(),
+            "{} bytes each, {}, from seed {}",
             dataset.value_size,
+            dataset.format.values(),
             dataset.seed
         ),
     );

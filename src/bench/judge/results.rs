@@ -290,7 +290,7 @@ impl Conditions {
             None => String::new(),
         };
         let records = match &self.records {
-            Some(records) => format!(", with the record of its key ({records})"),
+            Some(records) => format!("; compared with {records}"),
             None => String::new(),
         };
         Some(format!(
