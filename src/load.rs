@@ -3,6 +3,7 @@
 //! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
 //! clock; `bench` gives them their meaning.
 
+mod expected;
 mod request;
 mod statuses;
 mod sweep;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use expected::{ExpectRecords, told};
 pub use request::{
     Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, may_stand_in_a_header,
 };

@@ -111,7 +111,7 @@ impl fmt::Display for KeyCount {
     }
 }
 
-/// The sizes of encoded records in bytes, each from the smallest record to 1 MiB.
+/// The sizes of values in bytes, each at most 1 MiB. What the smallest is depends on what the values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueSize {
     /// All the same.
@@ -142,6 +142,15 @@ impl ValueSize {
             Self::Fixed(bytes) => bytes,
             Self::Between(least, most) => least.midpoint(most),
             Self::Etc => 400,
+        }
+    }
+
+    /// The least that somebody asked for; `None`: as little as there can be.
+    #[must_use]
+    pub fn least_bytes(self) -> Option<usize> {
+        match self {
+            Self::Fixed(bytes) | Self::Between(bytes, _) => Some(bytes),
+            Self::Etc => None,
         }
     }
 
@@ -187,11 +196,10 @@ fn parse_value_bytes(text: &str) -> Result<usize, UnitError> {
     let size = text.parse::<ByteSize>().map_err(|_| {
         UnitError("give a size such as 256 or 1KiB, a range such as 128..1024, or etc".into())
     })?;
-    let (min, max) = (crate::record::MIN_VALUE_BYTES, MAX_VALUE_BYTES);
     match usize::try_from(size.as_u64()) {
-        Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
+        Ok(bytes) if (1..=MAX_VALUE_BYTES).contains(&bytes) => Ok(bytes),
         _ => Err(UnitError(format!(
-            "a record is {min} bytes (its fields) to {max} bytes (1 MiB)"
+            "a value is 1 to {MAX_VALUE_BYTES} bytes (1 MiB)"
         ))),
     }
 }
@@ -406,19 +414,20 @@ mod tests {
     }
 
     #[test]
-    fn value_sizes_hold_at_least_the_fields_and_at_most_a_mebibyte() {
+    fn value_sizes_are_a_byte_to_a_mebibyte() {
         for (text, expected) in [
             ("256", ValueSize::Fixed(256)),
             ("1KiB", ValueSize::Fixed(1_024)),
             ("128..1KiB", ValueSize::Between(128, 1_024)),
             ("84..84", ValueSize::Between(84, 84)),
+            ("1", ValueSize::Fixed(1)),
             ("etc", ValueSize::Etc),
         ] {
             let size: ValueSize = text.parse().expect(text);
             assert_eq!(size, expected);
             assert_eq!(size.to_string().parse(), Ok(size));
         }
-        for text in ["0", "10", "2MiB", "-1", "large"] {
+        for text in ["0", "2MiB", "-1", "large"] {
             assert!(text.parse::<ValueSize>().is_err(), "{text}");
         }
     }

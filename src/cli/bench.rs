@@ -12,7 +12,9 @@ use clap::builder::BoolishValueParser;
 
 use super::address::parse_socket;
 use super::{STORE, StoreArgs};
-use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
+use crate::load::{
+    Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep,
+};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
 
@@ -65,6 +67,20 @@ pub struct BenchArgs {
     /// Text that every accepted answer of a URL with a path must contain; otherwise the run is INVALID
     #[arg(id = "match", long = "match", env = "KVPOC_MATCH", value_name = "TEXT")]
     pub contains: Option<String>,
+
+    /// Compare sampled answers (see --verify) of a URL with a path with the records of their keys: those of the dataset in
+    /// --store, or, with --keys, of a dataset such as json,value-size=512,seed=7,key-prefix=user:. An answer without its
+    /// record makes the run INVALID
+    #[arg(
+        long,
+        env = "KVPOC_EXPECT_RECORDS",
+        value_name = "WHICH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "none",
+        default_missing_value = "note"
+    )]
+    pub expect_records: ExpectRecords,
 
     /// File with the bearer token for the target. `KVPOC_TOKEN` takes precedence, but is sent to kvpoc serve only, never
     /// to a URL with a path

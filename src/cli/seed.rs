@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::{STORE, StoreArgs};
+use crate::record::Format;
 use crate::units::{
     KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
 };
@@ -24,7 +25,17 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
     pub keys: KeyCount,
 
-    /// Size of each encoded record in bytes: 256, a range such as 128..1024, or etc (sizes published of Facebook's Memcached)
+    /// Values: record (kvpoc's binary records, fastest to serve), json (the same records as JSON, for a service that reads
+    /// JSON) or raw (random bytes; kvpoc serve and bench cannot read them as sessions)
+    #[arg(
+        long,
+        env = "KVPOC_FORMAT",
+        value_name = "FORMAT",
+        default_value = "record"
+    )]
+    pub format: Format,
+
+    /// Size of each value in bytes: 256, a range such as 128..1024, or etc (sizes published of Facebook's Memcached)
     #[arg(
         long,
         env = "KVPOC_VALUE_SIZE",

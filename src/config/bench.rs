@@ -4,6 +4,7 @@
 //! another. Must not ask the target anything, nor print the token.
 
 mod checks;
+mod records;
 mod request;
 
 use std::net::SocketAddr;
@@ -12,8 +13,9 @@ use std::time::{Duration, SystemTime};
 
 use super::{ConfigError, StoreConfig, Target, Token, conflict, setting, share, store};
 use crate::cli::{BenchArgs, Reads};
-use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
+use crate::load::{Arrivals, ExpectRecords, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
+use crate::record::Format;
 use crate::units::KeyCount;
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
@@ -44,6 +46,8 @@ pub struct BenchConfig {
     pub target: Target,
     /// What to ask of it, where it is another server than kvpoc's own.
     pub request: Option<Request>,
+    /// Which records its answers are compared with.
+    pub expect_records: ExpectRecords,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -89,6 +93,15 @@ pub struct BenchConfig {
 }
 
 impl BenchConfig {
+    /// Values of this format can be told apart in the answers. For datasets that are known only after the settings.
+    ///
+    /// # Errors
+    /// Why not, and what to ask for.
+    pub fn check_format(&self, format: Format) -> Result<(), ConfigError> {
+        let request = self.request.as_ref();
+        request.map_or(Ok(()), |request| records::check_batch(format, request))
+    }
+
     /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
     ///
     /// # Errors
@@ -194,6 +207,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         BenchMode::Merge => None,
         _ => request::request(&args, &target)?,
     };
+    let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
     // Those of a merge are held against the loads of the files, once they are read.
     if mode != BenchMode::Merge {
         check_objectives(&args.slo, &stages, &operations)?;
@@ -223,6 +237,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         },
         target,
         request,
+        expect_records,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,

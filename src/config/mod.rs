@@ -198,7 +198,9 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 /// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
-    use crate::load::{HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template};
+    use crate::load::{
+        ExpectRecords, HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template,
+    };
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
     if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {
@@ -217,6 +219,9 @@ pub fn fuzz(text: &str) {
         HeaderLine::from(text.to_owned()).parse(),
     );
     assert_eq!(Template::of(text.as_bytes()).to_string(), text);
+    if let Ok(expected) = text.parse::<ExpectRecords>() {
+        assert_eq!(expected.to_string().parse(), Ok(expected));
+    }
     if let Ok(statuses) = text.parse::<Statuses>() {
         assert_eq!(
             statuses.to_string().parse::<Statuses>().ok(),

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::cli::{Reads, SeedArgs, SyncAt};
 use crate::random::Order;
-use crate::record::Dataset;
-use crate::units::{KeyCount, Rate, human_bytes};
+use crate::record::{Dataset, Format};
+use crate::units::{KeyCount, Rate, ValueSize, human_bytes};
 
 /// What one batch of a seed may hold.
 const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
@@ -80,6 +80,7 @@ pub enum SeedMode {
 
 pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     check_key_prefix(&args.key_prefix)?;
+    check_value_size("--value-size", args.value_size, args.format)?;
     let per_key =
         (args.value_size.typical_bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
     // Large values make small batches: one must not hold up the store, nor memory, for long.
@@ -109,6 +110,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             key_prefix: args.key_prefix,
             value_size: args.value_size,
             seed: args.seed,
+            format: args.format,
         },
         keys: args.keys,
         batch,
@@ -151,4 +153,21 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         quiet: args.quiet,
         json: args.json,
     })
+}
+
+/// Every value has the size that is asked for, so none may be smaller than what it holds.
+pub(super) fn check_value_size(
+    name: &str,
+    size: ValueSize,
+    format: Format,
+) -> Result<(), ConfigError> {
+    let least = format.least_bytes();
+    if size.least_bytes().is_none_or(|bytes| bytes >= least) {
+        return Ok(());
+    }
+    let mend = match format {
+        Format::Record => format!("a record takes at least {least} bytes, its fields; give more"),
+        _ => format!("{} take at least {least} bytes; give more", format.values()),
+    };
+    Err(setting(name, &size.to_string(), &mend))
 }

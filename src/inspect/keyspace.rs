@@ -176,6 +176,7 @@ mod tests {
             value_size: crate::store::NotedSize::Bytes(256),
             seed: 1,
             record_version: 1,
+            format: crate::record::Format::Record,
             loaded: None,
             shuffled: false,
             state: None,

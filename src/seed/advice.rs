@@ -10,7 +10,8 @@ use crate::config::{SeedConfig, StoreConfig, StoreUrl, Topology};
 use crate::random::Order;
 
 /// What the program takes when nothing is said.
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
+    ("--format", "record"),
     ("--value-size", "256"),
     ("--key-prefix", "user:session:"),
     ("--seed", "1"),
@@ -26,6 +27,7 @@ pub(super) fn resume(config: &SeedConfig, more: &[&str]) -> String {
             let _ = write!(text, " {flag} {}", quoted(&value));
         }
     };
+    put("--format", dataset.format.to_string());
     put("--value-size", dataset.value_size.to_string());
     put("--key-prefix", dataset.key_prefix.clone());
     put("--seed", dataset.seed.to_string());
@@ -186,8 +188,8 @@ mod tests {
                 "kvpoc seed --keys 2000000 --resume --verify",
             ),
             (
-                "kvpoc seed --keys 5 --value-size 100..200 --key-prefix it's: --seed 7 --shuffle --rate 5k",
-                "kvpoc seed --keys 5 --value-size 100..200 --key-prefix 'it'\\''s:' --seed 7 --rate 5000 --shuffle \
+                "kvpoc seed --keys 5 --format raw --value-size 100..200 --key-prefix it's: --seed 7 --shuffle --rate 5k",
+                "kvpoc seed --keys 5 --format raw --value-size 100..200 --key-prefix 'it'\\''s:' --seed 7 --rate 5000 --shuffle \
                  --resume --verify",
             ),
             (

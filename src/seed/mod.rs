@@ -27,6 +27,7 @@ use crate::config::{SeedConfig, SeedMode};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
+use crate::record::Format;
 use crate::store::{State, Store, StoreStats, Usage};
 use crate::units::grouped;
 use estimate::Estimate;
@@ -129,9 +130,13 @@ async fn load_keys(
             start => format!(", resuming after {}", grouped(start)),
         };
         output::say(&format!(
-            "Seeding {} keys of {} bytes into {} ({} {}, {} keys now){from}",
+            "Seeding {} keys of {} bytes{} into {} ({} {}, {} keys now){from}",
             grouped(config.keys.get()),
             config.dataset.value_size,
+            match config.dataset.format {
+                Format::Record => String::new(),
+                format => format!(", {},", format.values()),
+            },
             config.store.url,
             before.engine,
             before.version.as_deref().unwrap_or("(unknown version)"),

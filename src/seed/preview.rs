@@ -64,8 +64,10 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
     row(
         "Values",
         format!(
-            "{} bytes each, random seed {}",
-            dataset.value_size, dataset.seed
+            "{} bytes each, {}, random seed {}",
+            dataset.value_size,
+            dataset.format.values(),
+            dataset.seed
         ),
     );
     row(

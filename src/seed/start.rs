@@ -14,7 +14,7 @@ use super::patience::Patience;
 use crate::config::{SeedConfig, SeedMode};
 use crate::output;
 use crate::random::Order;
-use crate::record::{self, Dataset};
+use crate::record::Dataset;
 use crate::store::{DatasetInfo, State, Store, StoreError, StoreStats, Usage};
 use crate::units::{grouped, human_duration};
 
@@ -31,16 +31,8 @@ pub(super) struct Start {
 /// What this run's note says of the dataset.
 pub(super) fn dataset_info(config: &SeedConfig) -> DatasetInfo {
     DatasetInfo {
-        keys: config.keys.get(),
-        key_prefix: config.dataset.key_prefix.clone(),
-        value_size: config.dataset.value_size.into(),
-        seed: config.dataset.seed,
-        record_version: record::VERSION,
-        loaded: None,
         shuffled: config.order != Order::Ascending,
-        state: None,
-        owner: None,
-        beat: 0,
+        ..DatasetInfo::of(&config.dataset, config.keys)
     }
 }
 
@@ -211,11 +203,12 @@ pub(super) fn start_of(
     }
     if !note.has_shape_of(&info) {
         bail!(
-            "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size, \
-             --seed and --shuffle, or load without --resume",
+            "cannot resume: {} holds keys {}… of {} bytes, {}, with seed {}; give the same --key-prefix, --value-size, \
+             --format, --seed and --shuffle, or load without --resume",
             config.store.url,
             note.key_prefix,
             note.value_size,
+            note.format.values(),
             note.seed
         );
     }

@@ -6,6 +6,7 @@ use super::start::heals;
 use super::verify::Verification;
 use super::{Loaded, advice};
 use crate::config::{SeedConfig, SeedMode};
+use crate::record::Format;
 use crate::store::StoreStats;
 use crate::units::{grouped, human_bytes};
 use std::fmt::Write as _;
@@ -16,6 +17,8 @@ pub(super) struct Summary {
     /// `complete`, `interrupted` or `failed`.
     pub(super) outcome: Outcome,
     pub(super) store: String,
+    /// What the values are: `record`, `json` or `raw`.
+    pub(super) format: Format,
     pub(super) keys_asked: u64,
     /// Positions below it are acknowledged, in this run or before.
     #[serde(skip)]
@@ -78,6 +81,7 @@ pub(super) fn summarise(
     Summary {
         outcome,
         store: config.store.url.to_string(),
+        format: config.dataset.format,
         reached: load.reached,
         was_overtaken: keeper.is_some_and(|keeper| keeper.was_overtaken()),
         keys_asked: config.keys.get(),

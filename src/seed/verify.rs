@@ -430,12 +430,14 @@ fn is_extra(dataset: &Dataset, keys: u64, key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Format;
 
     fn dataset() -> Dataset {
         Dataset {
             key_prefix: "p:".into(),
             value_size: "100".parse().expect("a size"),
             seed: 1,
+            format: Format::Record,
         }
     }
 

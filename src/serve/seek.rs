@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ServeConfig, StoreUrl};
+use crate::record::Format;
 use crate::store::{Store, StoreError, StoreStats, Usage};
 use crate::units::grouped;
 
@@ -86,12 +87,19 @@ impl Seeker {
         let store = Store::open(&self.config.store, Usage::Serve).await?;
         let stats = store.stats().await?;
         let key_prefix = &self.config.key_prefix;
-        if let Some(dataset) = store.dataset().await?
-            && dataset.key_prefix != *key_prefix
-        {
+        let Some(dataset) = store.dataset().await? else {
+            return Ok((store, stats));
+        };
+        if dataset.key_prefix != *key_prefix {
             tracing::warn!(
                 "the dataset's keys begin with {}, not with --key-prefix {key_prefix}: its sessions will not be found",
                 dataset.key_prefix,
+            );
+        }
+        if dataset.format == Format::Raw {
+            tracing::warn!(
+                "the dataset's values are raw bytes (kvpoc seed --format raw): /v1/keys answers them, and /user/session \
+                 cannot; load sessions with --format record or json"
             );
         }
         Ok((store, stats))

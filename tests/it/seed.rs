@@ -78,8 +78,9 @@ fn a_killed_load_goes_on_where_it_stopped_and_is_complete() {
         let reached = eventually("a checkpoint", || {
             let output = kvpoc(&format!("inspect kvpoc:dataset --json --store {url}"));
             let note: Value = serde_json::from_slice(&output.stdout).ok()?;
-            let note: Value = serde_json::from_str(note["content"].as_str()?).ok()?;
-            note["loaded"].as_u64().filter(|&loaded| loaded > 0)
+            note["content"]["loaded"]
+                .as_u64()
+                .filter(|&loaded| loaded > 0)
         });
         seeding.signal(Signal::KILL);
         assert_eq!(seeding.ended(), None);

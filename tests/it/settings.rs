@@ -8,6 +8,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("seed --keys ten", "is not a number"),
     ("seed --value-size 10", "84 bytes"),
     ("seed --value-size 2MiB", "1 MiB"),
+    ("seed --format xml", "record, json or raw"),
+    ("seed --format json --value-size 100..300", "183 bytes"),
     ("seed --batch 0", "--batch"),
     ("seed --in-flight 0", "--in-flight"),
     ("seed --ttl soon", "with its unit"),
@@ -86,6 +88,28 @@ const REFUSED: &[(&str, &str)] = &[
     ("bench --target h:1/a --body-file /", "for --body-file"),
     ("bench --target h:1/a --expect 1xx", "such as 2xx"),
     ("bench --target h:1/a --method HEAD --match x", "HEAD"),
+    (
+        "bench --expect-records",
+        "compared with their records anyway",
+    ),
+    ("bench --target h:1/{n} --expect-records", "names no key"),
+    (
+        "bench --target h:1/{id} --expect-records --verify 0",
+        "--verify",
+    ),
+    (
+        "bench --target h:1/{id} --expect-records=json",
+        "give --keys",
+    ),
+    ("bench --target h:1/{id} --expect-records=x", "write note"),
+    (
+        "bench --target h:1/{id} --expect-records --method HEAD",
+        "HEAD",
+    ),
+    (
+        "bench --target h:1/{ids} --keys 5 --expect-records=raw",
+        "{id} or {key}",
+    ),
     ("bench --arrivals bursty", "constant or poisson"),
     ("bench --stages 5:5", "with its unit"),
     ("bench --preset x", "session-single"),

@@ -253,11 +253,15 @@ fn rest(results: &Results, text: &mut String) {
     );
 }
 
-/// Answers that were compared, warm-up included; `None` where none of the arrivals reads a session.
+/// Answers that were compared, warm-up included; `None` where none of the arrivals reads a session or is known to read a
+/// record.
 pub(super) fn compared(results: &Results) -> Option<u64> {
     let tallies = results.evidence.tallies.iter();
     let mut reads = tallies
-        .filter(|(_, operation, _)| Operations::Reads.contain(*operation))
+        .filter(|(_, operation, _)| {
+            let is_read = Operations::Reads.contain(*operation);
+            is_read || results.conditions.records.is_some()
+        })
         .map(|(_, _, tally)| tally.compared)
         .peekable();
     reads.peek()?;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::early::Early;
+use super::expected;
 use crate::bench::drive::probe::{self, TargetInfo};
 use crate::bench::drive::{self, Load, Totals, Way};
 use crate::bench::judge::flow::Outline;
@@ -28,9 +29,9 @@ use crate::bench::report;
 use crate::bench::report::files::Files;
 use crate::bench::report::watch::{SoFar, Watch};
 use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
-use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages};
+use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages, told};
 use crate::output;
-use crate::record::Dataset;
+use crate::record::{Dataset, Format};
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
 use crate::units::{KeyCount, grouped, human_duration};
 
@@ -152,7 +153,8 @@ impl<'a> Bench<'a> {
             }
             // Another target tells nothing about itself.
             Target::Http { url, .. } => {
-                (Way::Http(probe::reach(url).await?), TargetInfo::default())
+                let info = expected::records(config).await?;
+                (Way::Http(probe::reach(url).await?), info)
             }
         };
         let keys = dataset_keys(config, &info)?;
@@ -162,6 +164,9 @@ impl<'a> Bench<'a> {
                 "{} does not report its dataset, so bench cannot write records; load one with kvpoc seed",
                 config.target
             );
+        }
+        if matches!(way, Way::Http(_)) && config.request.is_none() {
+            refuse_raw(config, &workload)?;
         }
         let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
         if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
@@ -176,6 +181,12 @@ impl<'a> Bench<'a> {
             way,
             workload,
         })
+    }
+
+    /// The records that the answers of another target are compared with.
+    pub(super) fn records(&self) -> Option<String> {
+        self.config.request.as_ref()?;
+        self.workload.dataset.as_ref().map(told)
     }
 
     fn load(&self, stages: &Stages, stop: &CancellationToken) -> Load {
@@ -348,6 +359,19 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     }
 }
 
+/// Sessions are made of records: of other values a serve answers none.
+fn refuse_raw(config: &BenchConfig, workload: &Workload) -> anyhow::Result<()> {
+    match &workload.dataset {
+        Some(dataset) if dataset.format == Format::Raw => anyhow::bail!(
+            "the values behind {target} are raw bytes (kvpoc seed --format raw), which have no sessions to ask for: \
+             drive --target store, or --target {target}/v1/keys/{{key}} with --expect-records, or load records with \
+             --format record or json",
+            target = config.target
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// `None`: the requests name no keys.
 fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Option<KeyCount>> {
     let asked = config.request.as_ref().map(Request::keys_asked);
@@ -381,7 +405,7 @@ fn workload(
         Target::Http { url, .. } => url.authority(),
         Target::Store => String::new(),
     };
-    let dataset = info.dataset.as_ref().and_then(dataset);
+    let dataset = info.dataset.as_ref().and_then(DatasetInfo::contents);
     let key_prefix = dataset.as_ref().map_or_else(
         || "user:session:".into(),
         |dataset| dataset.key_prefix.clone(),
@@ -406,15 +430,5 @@ fn workload(
         key_prefix,
         dataset,
         fetch: info.fetch(),
-    })
-}
-
-/// What the records are, if this version knows them.
-fn dataset(info: &DatasetInfo) -> Option<Dataset> {
-    (info.record_version == crate::record::VERSION).then_some(())?;
-    Some(Dataset {
-        key_prefix: info.key_prefix.clone(),
-        value_size: info.value_size.to_string().parse().ok()?,
-        seed: info.seed,
     })
 }
