@@ -174,7 +174,7 @@ fn what_does_not_belong_together_is_not_added_up() {
         ),
         (
             |parts| parts[2].conditions.target = "store".into(),
-            "the store itself",
+            "one generator drove the store",
         ),
         (
             |parts| parts[2].conditions.method = Some("POST".into()),
