@@ -194,8 +194,10 @@ pub struct BenchArgs {
     )]
     pub max_miss: f64,
 
-    /// Objectives for a PASS: p99.9=50ms, max=1s, read.p99=5ms, stage2.p99=20ms, p99=none. They add to or replace the
-    /// defaults rate=99.9%, errors=0.1% and p99=100ms (the last not for a URL with a path)
+    /// Objectives for a PASS, such as p99=10ms,errors=0.01%
+    ///
+    /// Others: p99.9=50ms, max=1s, read.p99=5ms, stage2.p99=20ms, p99=none. They add to or replace the defaults
+    /// rate=99.9%, errors=0.1% and p99=100ms (the last not for a URL with a path).
     #[arg(long, env = "KVPOC_SLO", value_name = "BOUNDS", default_value = "")]
     pub slo: Objectives,
 
@@ -243,8 +245,10 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_BENCH_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Write all results to this folder: report.json, report.html, latency.hlog, latency.hgrm, series.csv; for --sweep
-    /// and --find-max a JSON, a CSV and an HTML page with the chart
+    /// Write all results to this folder: HTML report, JSON, HdrHistogram files, CSV
+    ///
+    /// The files are report.html, report.json, latency.hlog, latency.hgrm and series.csv; of --sweep and --find-max a
+    /// page with the chart, a JSON and a CSV.
     #[arg(long, short = 'o', env = "KVPOC_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 

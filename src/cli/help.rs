@@ -40,6 +40,7 @@ const SEED: Table = (
             "Dataset",
             &[
                 "keys",
+                "format",
                 "value_size",
                 "key_prefix",
                 "seed",
@@ -181,7 +182,14 @@ const BENCH: Table = (
         ),
         (
             "Objectives",
-            &["slo", "max_miss", "max_lag", "verify", "abort"],
+            &[
+                "slo",
+                "max_miss",
+                "max_lag",
+                "verify",
+                "expect_records",
+                "abort",
+            ],
         ),
         (
             "Other kinds of run",
@@ -266,15 +274,14 @@ fn general(command: Command, heading: Option<&'static str>) -> Command {
 fn short(command: Command, common: &[&str]) -> Command {
     let command = command.mut_args(|arg| {
         let is_shown = arg.is_positional() || common.contains(&arg.get_id().as_str());
-        let arg = without_trivial_default(arg).hide_short_help(!is_shown);
-        let arg = arg.hide_env(true);
+        let arg = arg.hide_short_help(!is_shown).hide_env(true);
         // Nothing but help comes of these arguments.
         if is_switch(&arg) {
             arg.action(ArgAction::SetTrue)
                 .num_args(0)
                 .require_equals(false)
         } else {
-            arg.hide_possible_values(true)
+            without_trivial_default(arg).hide_possible_values(true)
         }
     });
     ordered(command, common, None)

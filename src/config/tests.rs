@@ -270,7 +270,7 @@ const REFUSED_REQUESTS: &[(&[&str], &str)] = &[
     (&["--expect", "2xx"], "http://127.0.0.1:8080/? for the root"),
     (
         &["--match", "ok", "--target", "store"],
-        "'ok' for --match: it belongs to a request over HTTP",
+        "'ok' for --match: it belongs to an HTTP request",
     ),
     (
         &["--target", "h:1/a", "--method", "post"],

@@ -43,7 +43,8 @@ pub(super) struct Keyspace {
     pub(super) warnings: Vec<String>,
 }
 
-const FOREVER: &str = "none, they stay";
+/// The class of keys without a time to live.
+pub(super) const FOREVER: &str = "none, they stay";
 
 impl Keyspace {
     /// Takes in one key.

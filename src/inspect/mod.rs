@@ -16,7 +16,7 @@ use crate::output;
 use crate::record::{self, Decoded, Session};
 use crate::store::{DatasetInfo, Description, Page, Store, Usage};
 use crate::units::{grouped, human_bytes};
-use keyspace::Keyspace;
+use keyspace::{FOREVER, Keyspace};
 
 /// Bytes of an unreadable value that are worth showing.
 const HEX_BYTES: usize = 256;
@@ -316,6 +316,8 @@ fn put_counts(title: &str, counts: &Value, before_name: &str, text: &mut String)
     };
     let all: u64 = counts.values().filter_map(Value::as_u64).sum();
     for (place, (name, count)) in counts.iter().enumerate() {
+        // Its name in the JSON stays, as scripts read it.
+        let name = if name == FOREVER { "no expiry" } else { name };
         let title = if place == 0 { title } else { "" };
         let count = count.as_u64().unwrap_or_default();
         let share = count as f64 / all.max(1) as f64 * 100.0;

@@ -61,6 +61,7 @@ fn the_keyspace_is_told_by_prefix_size_and_time_to_live() {
         for expected in [
             "by prefix",
             "by time to live",
+            "no expiry",
             "Warning: ",
             "5,000 bytes  other:1",
         ] {

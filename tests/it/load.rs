@@ -134,7 +134,7 @@ fn an_objective_that_is_missed_is_named() {
     let line = format!("bench {LOAD} --rps 50 --target http://{address}/x/{{id}} --keys 10");
     let text = expect_code(&format!("{line} --slo p50=1ms,rate=50%"), 1);
     assert!(
-        text.contains("✗ p50 ≤ 1.00 ms") && text.contains("p50 ≤ 1.00 ms is missed: 2"),
+        text.contains("✗ p50 ≤ 1.00 ms") && text.contains("p50 ≤ 1.00 ms missed: 2"),
         "{text}"
     );
     expect_code(&format!("{line} --slo p50=10s,rate=50%"), 0);

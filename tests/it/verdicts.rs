@@ -131,7 +131,7 @@ fn a_latency_objective_is_there_unless_it_is_dropped_or_the_service_is_another()
     let slow = Mode::Constant(0.15);
     expect(&bench(slow, load), "PASS", "no latency objective");
     let bounded = bench(slow, &format!("{load} --slo p99=100ms"));
-    expect(&bounded, "TARGET_MISSED", "p99 ≤ 100.00 ms is missed: ");
+    expect(&bounded, "TARGET_MISSED", "p99 ≤ 100.00 ms missed: ");
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_stall_of_the_generator_is_its_own_fault() {
     expect(
         found,
         Verdict::GeneratorLimited,
-        "the generator's own delay is 127.01 ms",
+        "generator delay 127.01 ms",
     );
     // The target's own part is above the bound too.
     let both = |number| Fate {
@@ -348,7 +348,7 @@ fn what_makes_figures_worthless_comes_first() {
     expect(
         found,
         Verdict::Invalid,
-        "counted less than was answered: 0 of 10,000 keys",
+        "counted less than the answers account for: 0 of 10,000 keys",
     );
 }
 
@@ -359,7 +359,7 @@ fn a_generator_without_time_left_blames_itself_but_not_for_refusals() {
     expect(
         verdict_of(&lagging),
         Verdict::GeneratorLimited,
-        "lag p99 of 5.00 ms is above 5.00 ms",
+        "lag p99 of 5.00 ms exceeds 5.00 ms",
     );
     let refused = |_| Fate {
         end: End::Sent(Outcome::Error(Cause::Status(503))),

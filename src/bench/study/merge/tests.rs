@@ -163,7 +163,7 @@ fn what_does_not_belong_together_is_not_added_up() {
     for (change, expected) in [
         (
             (|parts| drop(parts.pop())) as fn(&mut Vec<Part>),
-            "2 results are there",
+            "got 2 results",
         ),
         (|parts| parts[1].conditions.shard = "0/3".into(), "twice"),
         (|parts| parts[1].conditions.shard = "3/3".into(), "from 0"),
@@ -174,7 +174,7 @@ fn what_does_not_belong_together_is_not_added_up() {
         ),
         (
             |parts| parts[2].conditions.target = "store".into(),
-            "the store itself",
+            "one generator drove the store",
         ),
         (
             |parts| parts[2].conditions.method = Some("POST".into()),

@@ -167,7 +167,7 @@ fn what_the_end_of_the_run_cut_off_is_the_fault_of_who_held_it_up() {
     expect(
         verdict_of(&evidence),
         Verdict::GeneratorLimited,
-        "1.00 % of the requests failed: 0 errors, 0 timeouts, 96 unsent, 4 unanswered: the connections are the limit",
+        "1.00 % of the requests failed: 0 errors, 0 timeouts, 96 unsent, 4 unanswered: too few connections",
     );
     // No answer came while they were busy: the target hung.
     evidence.flow.pool.full_answers = 0;
