@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{STORE, StoreArgs};
+use super::{STORE, StoreArgs, TargetTlsArgs};
 use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
@@ -22,8 +22,8 @@ use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse
     reason = "each is a switch that a user turns"
 )]
 pub struct BenchArgs {
-    /// What to drive: `http://host[:port]` or `host:port` of a serve, any other URL with a path, which is sent as it is
-    /// but for {id}, {ids} and {key} in it, or store, for the store itself
+    /// What to drive: `http://host[:port]`, `https://host[:port]` or `host:port` of a serve, any other URL with a path,
+    /// which is sent as it is but for {id}, {ids} and {key} in it, or store, for the store itself
     #[arg(
         long,
         env = "KVPOC_TARGET",
@@ -243,6 +243,10 @@ pub struct BenchArgs {
     /// The settings that do not have their defaults, filled in after parsing.
     #[arg(skip)]
     pub given: Vec<(String, clap::parser::ValueSource)>,
+
+    /// How to speak TLS with the target.
+    #[command(flatten)]
+    pub tls: TargetTlsArgs,
 
     /// How to reach the store.
     #[command(flatten)]

@@ -44,15 +44,16 @@ pub struct TargetUrl {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// It is spoken to over TLS.
+    pub tls: bool,
 }
 
 impl std::str::FromStr for Target {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        const FORM: &str = "write http://host:port of a serve, any other URL with a path, or store";
+        const FORM: &str = "write http://host:port or https://host:port of a serve, any other URL with a path, or store";
         const BRACE: &str = "the places in a URL are {id}, {ids}, {key} and {n}; write any other brace as %7B or %7D";
-        const NO_TLS: &str = "bench speaks no TLS: write http://host:port of the server behind it";
         if text == "store" {
             return Ok(Self::Store);
         }
@@ -63,13 +64,13 @@ impl std::str::FromStr for Target {
             Some((scheme, rest)) if !scheme.contains(['/', '?', '#', ':']) => (Some(scheme), rest),
             _ => (None, text),
         };
-        match scheme.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("http") => {}
-            Some("https") => return Err(setting("--target", shown, NO_TLS)),
+        let tls = match scheme.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("http") => false,
+            Some("https") => true,
             Some(_) => return Err(refused()),
-        }
+        };
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let url = TargetUrl::parse(authority).ok_or_else(refused)?;
+        let url = TargetUrl::parse(authority, tls).ok_or_else(refused)?;
         // A word alone is more likely a mistake than a host.
         if scheme.is_none() && !authority.ends_with(&format!(":{}", url.port)) {
             return Err(refused());
@@ -105,27 +106,36 @@ impl fmt::Display for Target {
 }
 
 impl TargetUrl {
-    fn parse(authority: &str) -> Option<Self> {
-        let url = url::Url::parse(&format!("http://{authority}")).ok()?;
+    fn parse(authority: &str, tls: bool) -> Option<Self> {
+        let url = url::Url::parse(&format!("{}://{authority}", scheme(tls))).ok()?;
         let host = url.host_str().filter(|host| !host.is_empty())?;
-        let port = url.port().unwrap_or(80);
+        let port = url.port_or_known_default()?;
         (!authority.contains('@') && port > 0).then(|| Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
+            tls,
         })
     }
 
-    /// The value of the `Host` header.
+    /// The value of the `Host` header. Some servers know themselves by it, and the port of https is told by none.
     #[must_use]
     pub fn authority(&self) -> String {
-        authority(&self.host, self.port)
+        let whole = authority(&self.host, self.port);
+        match whole.strip_suffix(":443") {
+            Some(host) if self.tls => host.to_owned(),
+            _ => whole,
+        }
     }
 }
 
 impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        write!(f, "{}://{}", scheme(self.tls), self.authority())
     }
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 #[cfg(test)]
@@ -190,13 +200,47 @@ mod tests {
             "http:h:1/{id}",
         ] {
             let error = text.parse::<Target>().expect_err(text).to_string();
-            assert!(error.contains("write http://host:port"), "{error}");
+            assert!(
+                error.contains("write http://host:port or https://"),
+                "{error}"
+            );
         }
         for text in ["h:1/{ID}", "h:1/{id}}", "h:1/a{", "h:1/{name}/{id}"] {
             let error = text.parse::<Target>().expect_err(text).to_string();
             assert!(error.contains("{id}, {ids}, {key} and {n}"), "{error}");
         }
-        let tls = "https://h".parse::<Target>().expect_err("TLS").to_string();
-        assert!(tls.contains("no TLS"), "{tls}");
+    }
+
+    #[test]
+    fn behind_https_the_usual_port_is_443_and_is_left_out() {
+        for (text, host, port, printed) in [
+            ("https://h", "h", 443, "https://h"),
+            ("HTTPS://h:443/", "h", 443, "https://h"),
+            ("https://h:80", "h", 80, "https://h:80"),
+            ("https://[::1]/{id}", "::1", 443, "https://[::1]/{id}"),
+            (
+                "https://127.0.0.1:8443/?",
+                "127.0.0.1",
+                8443,
+                "https://127.0.0.1:8443/?",
+            ),
+            ("http://h:443", "h", 443, "http://h:443"),
+        ] {
+            let target: Target = text.parse().expect(text);
+            assert_eq!(target.to_string(), printed, "{text}");
+            assert_eq!(
+                printed.parse::<Target>().ok().as_ref(),
+                Some(&target),
+                "{text}"
+            );
+            let Target::Http { url, .. } = target else {
+                panic!("{text}");
+            };
+            assert_eq!((&*url.host, url.port), (host, port), "{text}");
+            assert_eq!(url.tls, printed.starts_with("https"), "{text}");
+        }
+        for text in ["https://", "https://h:0", "https://u@h", "https://h/a b"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! All addresses of a target's name, and connections to them.
 //!
-//! Enters: a name and port. Leaves: connections, dealt over the addresses that answer. Must not hold on to an address
+//! Enters: a name and port, and how to speak TLS there. Leaves: connections, dealt over the addresses that answer. Must not hold on to an address
 //! that is gone: the others are tried, and the name is resolved again.
 
 use std::fmt;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::inbox::Inbox;
+use super::line::Line;
 use super::pacer::timeout;
+use super::tls::Tls;
 use crate::config::TargetUrl;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,6 +25,7 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 /// Where a target is; for all threads together, so that each knows what another found out.
 pub(in crate::bench) struct Addresses {
     url: TargetUrl,
+    tls: Option<Tls>,
     known: Mutex<Known>,
 }
 
@@ -87,12 +90,15 @@ impl Addresses {
     ///
     /// # Errors
     /// When it stands for no address.
-    pub(in crate::bench) async fn resolve(url: &TargetUrl) -> io::Result<Arc<Self>> {
+    pub(in crate::bench) async fn resolve(
+        url: &TargetUrl,
+        tls: Option<&Tls>,
+    ) -> io::Result<Arc<Self>> {
         let found = lookup(url).await?;
         if found.is_empty() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        Ok(Arc::new(Self::new(url.clone(), found)))
+        Ok(Arc::new(Self::new(url.clone(), tls.cloned(), found)))
     }
 
     /// One that needs no name.
@@ -100,25 +106,27 @@ impl Addresses {
         let url = TargetUrl {
             host: address.ip().to_string(),
             port: address.port(),
+            tls: false,
         };
-        Arc::new(Self::new(url, vec![address]))
+        Arc::new(Self::new(url, None, vec![address]))
     }
 
-    fn new(url: TargetUrl, all: Vec<SocketAddr>) -> Self {
+    fn new(url: TargetUrl, tls: Option<Tls>, all: Vec<SocketAddr>) -> Self {
         let known = Mutex::new(Known::new(all, Instant::now()));
-        Self { url, known }
+        Self { url, tls, known }
     }
 
     /// A connection to the first address that answers, in the order of this `turn`.
     ///
     /// # Errors
     /// When none does: what the last one said.
-    pub(super) async fn connect(&self, turn: usize) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, turn: usize) -> io::Result<Line> {
         let mut found = Err(io::ErrorKind::AddrNotAvailable.into());
         let mut has_failed = false;
         let order = self.known().order(turn);
         for address in order {
-            found = connect(address).await;
+            let connects = connect(address, self.tls.as_ref());
+            found = timeout(CONNECT_TIMEOUT, connects).await.flatten();
             self.known().tried(address, found.is_ok());
             if found.is_ok() {
                 break;
@@ -149,15 +157,18 @@ async fn lookup(url: &TargetUrl) -> io::Result<Vec<SocketAddr>> {
     Ok(timeout(RESOLVE_TIMEOUT, found).await??.collect())
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+async fn connect(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Line> {
+    let stream = TcpStream::connect(address).await?;
     // On loopback, a connection to a port that nobody listens on can meet itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     stream.set_nodelay(true)?;
     Inbox::ask_for_stamps(&stream);
-    Ok(stream)
+    match tls {
+        Some(tls) => Line::sealed(stream, tls).await,
+        None => Ok(Line::plain(stream)),
+    }
 }
 
 #[cfg(test)]
@@ -207,16 +218,17 @@ mod tests {
         let url = TargetUrl {
             host: "127.0.0.1".into(),
             port: both[0].port(),
+            tls: false,
         };
-        let target = Addresses::new(url, both.to_vec());
+        let target = Addresses::new(url, None, both.to_vec());
         for turn in 0..4 {
-            let stream = target.connect(turn).await.expect("connected");
-            assert_eq!(stream.peer_addr().expect("a peer"), both[turn % 2]);
+            let line = target.connect(turn).await.expect("connected");
+            assert_eq!(line.socket.peer_addr().expect("a peer"), both[turn % 2]);
         }
         drop(first);
         for turn in 0..4 {
-            let stream = target.connect(turn).await.expect("connected");
-            assert_eq!(stream.peer_addr().expect("a peer"), both[1]);
+            let line = target.connect(turn).await.expect("connected");
+            assert_eq!(line.socket.peer_addr().expect("a peer"), both[1]);
         }
         drop(second);
         assert!(target.connect(0).await.is_err());

@@ -11,6 +11,7 @@ use super::http::Malformed;
 use super::queue::Queue;
 use crate::bench::judge::clock::{self, StartByTarget};
 use crate::bench::judge::flow::{Flow, Outline};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::histogram::{add, histogram, value_at};
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Outcome, Unsent};
@@ -217,6 +218,11 @@ impl Books {
 
     pub(super) fn failed_to_connect(&mut self, reason: String) {
         *self.interval.failed_connects.entry(reason).or_default() += 1;
+    }
+
+    /// Connections were made, by these handshakes.
+    pub(super) fn shook_hands(&mut self, handshakes: &Handshakes) {
+        self.interval.handshakes.add(handshakes);
     }
 
     /// A request was sent a second time.

@@ -21,6 +21,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::line::Line;
+use super::tls::Session;
+
 /// Several answers of 15 sessions, of which one connection brings one.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -31,6 +34,8 @@ struct Room {
     bytes: Vec<u8>,
     /// For the kernel's stamp.
     control: Vec<u8>,
+    /// What was sealed in them.
+    opened: Vec<u8>,
 }
 
 impl Buffer {
@@ -38,6 +43,7 @@ impl Buffer {
         Self(RefCell::new(Room {
             bytes: vec![0; BUFFER_BYTES],
             control: nix::cmsg_space!(TimeSpec),
+            opened: Vec::new(),
         }))
     }
 }
@@ -50,6 +56,8 @@ pub(super) struct Inbox {
     fresh: usize,
     /// When the last bytes came, on the wall clock; `None`: the kernel did not say.
     stamp: Option<i128>,
+    /// The connection is one with TLS: what counts is what was opened.
+    is_sealed: bool,
 }
 
 impl Inbox {
@@ -58,6 +66,7 @@ impl Inbox {
             kept: Vec::new(),
             fresh: 0,
             stamp: None,
+            is_sealed: false,
         }
     }
 
@@ -74,7 +83,12 @@ impl Inbox {
         read: impl FnOnce(&[u8], &dyn Fn() -> Option<u64>) -> (usize, T),
     ) -> T {
         let (buffer, stamp) = (buffer.0.borrow(), self.stamp);
-        let fresh = &buffer.bytes[..std::mem::take(&mut self.fresh)];
+        let bytes = if self.is_sealed {
+            &buffer.opened
+        } else {
+            &buffer.bytes
+        };
+        let fresh = &bytes[..std::mem::take(&mut self.fresh)];
         let lay_ns = || stamp.map(lay_ns);
         if self.kept.is_empty() {
             let (length, found) = read(fresh, &lay_ns);
@@ -91,6 +105,37 @@ impl Inbox {
     pub(super) fn clear(&mut self) {
         self.kept.clear();
         (self.fresh, self.stamp) = (0, None);
+        self.is_sealed = false;
+    }
+
+    /// Waits for more bytes of what the other side says, and takes them: how many, 0 at the end. With TLS, an end that the
+    /// other side did not tell of is an error: what came may be cut off.
+    pub(super) async fn receive_from(&mut self, line: &Line, buffer: &Buffer) -> io::Result<usize> {
+        let Some(session) = &line.session else {
+            return self.receive(&line.socket, buffer).await;
+        };
+        loop {
+            if let Some(ended) = session.borrow_mut().ended() {
+                return ended.map(|()| 0);
+            }
+            if self.receive(&line.socket, buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut session = session.borrow_mut();
+            self.open(&mut session, buffer);
+            // New keys are answered, and what is broken is told.
+            let _ = session.flush(&line.socket);
+            if self.fresh > 0 {
+                return Ok(self.fresh);
+            }
+        }
+    }
+
+    fn open(&mut self, session: &mut Session, buffer: &Buffer) {
+        let Room { bytes, opened, .. } = &mut *buffer.0.borrow_mut();
+        opened.clear();
+        session.open(&bytes[..self.fresh], opened);
+        (self.fresh, self.is_sealed) = (opened.len(), true);
     }
 
     /// Waits for more bytes and takes them: how many, 0 at the end of the stream.

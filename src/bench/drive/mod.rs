@@ -9,12 +9,14 @@ mod connection;
 mod deadlines;
 pub mod http;
 mod inbox;
+mod line;
 mod pacer;
 pub(super) mod probe;
 pub mod queue;
 mod seconds;
 mod slot;
 mod thread;
+pub(super) mod tls;
 mod worker;
 
 use std::sync::Arc;
