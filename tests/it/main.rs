@@ -31,6 +31,8 @@ mod shards;
 mod stub;
 mod study;
 mod support;
+mod tls;
+mod tls_server;
 mod upstash;
 mod verdicts;
 mod watch;
