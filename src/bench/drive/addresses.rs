@@ -166,7 +166,8 @@ async fn connect(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Line> {
     stream.set_nodelay(true)?;
     Inbox::ask_for_stamps(&stream);
     match tls {
-        Some(tls) => Line::sealed(stream, tls).await,
+        // In a box, as the other ones, of which there are thousands, are to be small.
+        Some(tls) => Box::pin(Line::sealed(stream, tls)).await,
         None => Ok(Line::plain(stream)),
     }
 }

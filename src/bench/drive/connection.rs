@@ -134,7 +134,9 @@ async fn read_answers(
         let received = inbox.receive_from(line, &worker.buffer).await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);
         let end = inbox.read(&worker.buffer, |bytes, lay_ns| {
-            if (closed || received.is_err()) && reader.is_between_answers() && bytes.is_empty() {
+            let nothing_came =
+                || reader.is_between_answers() && bytes.is_empty() && !line.is_cut_off();
+            if (closed || received.is_err()) && nothing_came() {
                 return (0, Some(End::Untouched));
             }
             if received.is_err() {

@@ -22,7 +22,8 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// A connection that stands.
 pub(super) struct Line {
     pub(super) socket: TcpStream,
-    pub(super) session: Option<RefCell<Session>>,
+    /// Elsewhere, as most have none and all are to be small.
+    pub(super) session: Option<Box<RefCell<Session>>>,
     /// The handshake that was needed for it, if one was.
     pub(super) handshakes: Handshakes,
 }
@@ -54,7 +55,7 @@ impl Line {
         Ok(Self {
             socket,
             handshakes: Handshakes::one(took_us, session.is_resumed()),
-            session: Some(RefCell::new(session)),
+            session: Some(Box::new(RefCell::new(session))),
         })
     }
 
@@ -84,7 +85,7 @@ impl Line {
 
     /// Waits for more, before a run. How much was added to `bytes`: 0 at the end; `None` when what came is TLS's own.
     pub(super) async fn pull(&self, bytes: &mut BytesMut) -> io::Result<Option<usize>> {
-        let mut chunk = [0; CHUNK_BYTES];
+        let mut chunk = vec![0; CHUNK_BYTES];
         let Some(session) = &self.session else {
             let length = read(&self.socket, &mut chunk).await?;
             bytes.extend_from_slice(&chunk[..length]);
@@ -103,6 +104,12 @@ impl Line {
         session.flush(&self.socket)?;
         bytes.extend_from_slice(&plain);
         Ok((!plain.is_empty()).then_some(plain.len()))
+    }
+
+    /// A part of something came that can only be read as a whole.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.borrow().is_within_record())
     }
 
     /// What the other side has against the connection, if it said so.
@@ -124,7 +131,7 @@ impl Line {
 }
 
 async fn shake_hands(socket: &TcpStream, session: &mut Session) -> io::Result<()> {
-    let mut chunk = [0; CHUNK_BYTES];
+    let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         while !session.flush(socket)? {
             socket.writable().await?;
@@ -183,3 +190,6 @@ impl Drop for Sender {
         self.0.end(Shutdown::Write);
     }
 }
+
+#[cfg(test)]
+mod tests;

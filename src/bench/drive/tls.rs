@@ -64,6 +64,7 @@ impl Tls {
         connection.set_buffer_limit(None);
         Ok(Session {
             connection,
+            records: Records::default(),
             end: None,
         })
     }
@@ -81,6 +82,7 @@ enum End {
 /// What is sealed and opened over one connection.
 pub(super) struct Session {
     connection: ClientConnection,
+    records: Records,
     end: Option<End>,
 }
 
@@ -117,8 +119,14 @@ impl Session {
         let _ = self.flush(socket);
     }
 
+    /// A record has come in part.
+    pub(super) fn is_within_record(&self) -> bool {
+        self.records.is_within()
+    }
+
     /// Opens what came in, and adds it to `plain`. What a broken piece follows is opened all the same.
     pub(super) fn open(&mut self, mut sealed: &[u8], plain: &mut Vec<u8>) {
+        self.records.pass(sealed);
         while !sealed.is_empty() && self.end.is_none() {
             let taken = self.connection.read_tls(&mut sealed);
             let state = taken.and_then(|_| self.connection.process_new_packets().map_err(refused));
@@ -142,6 +150,45 @@ impl Session {
                 Some(Err(std::mem::replace(error, gone)))
             }
         }
+    }
+}
+
+/// Where one record ends and the next one begins (RFC 8446, 5.1), which rustls does not tell. Pure.
+#[derive(Debug, Default)]
+struct Records {
+    /// Bytes of the head of the next one that came so far.
+    head: usize,
+    /// What this head says of the length, as far as it came.
+    length: usize,
+    /// Bytes of a record that are still to come.
+    left: usize,
+}
+
+impl Records {
+    const HEAD_BYTES: usize = 5;
+
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let length = self.left.min(bytes.len());
+                self.left -= length;
+                bytes = &bytes[length..];
+                continue;
+            }
+            self.head += 1;
+            // Its last two bytes.
+            if self.head > Self::HEAD_BYTES - 2 {
+                self.length = self.length << 8 | usize::from(first);
+            }
+            if self.head == Self::HEAD_BYTES {
+                (self.head, self.left) = (0, std::mem::take(&mut self.length));
+            }
+            bytes = rest;
+        }
+    }
+
+    fn is_within(&self) -> bool {
+        self.head > 0 || self.left > 0
     }
 }
 
@@ -222,6 +269,29 @@ pub(super) fn in_short(error: &io::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_are_told_apart_however_they_come() {
+        let record = |length: u16| {
+            let [high, low] = length.to_be_bytes();
+            let head = vec![23, 3, 3, high, low];
+            [head, vec![255; length.into()]].concat()
+        };
+        let all = [record(3), record(0), record(700), record(1)].concat();
+        let ends = [8, 13, 718, all.len()];
+        for step in [1, 2, 3, 7, 100, all.len()] {
+            let (mut records, mut passed) = (Records::default(), 0);
+            for bytes in all.chunks(step) {
+                records.pass(bytes);
+                passed += bytes.len();
+                assert_eq!(
+                    records.is_within(),
+                    !ends.contains(&passed),
+                    "{step} {passed}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn what_tls_refuses_names_the_mend_and_has_a_short_name() {
