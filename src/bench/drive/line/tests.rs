@@ -29,6 +29,13 @@ fn acceptor() -> TlsAcceptor {
     Arc::new(config.expect("a certificate")).into()
 }
 
+/// Gives it room for little, which the kernel else makes larger as it needs.
+fn narrow(socket: &TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_send_buffer_size(64 * 1024).expect("a size");
+    socket.set_recv_buffer_size(64 * 1024).expect("a size");
+}
+
 /// Both ends of a connection.
 async fn connected() -> (Line, TlsStream<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -45,11 +52,13 @@ async fn connected() -> (Line, TlsStream<TcpStream>) {
     let tls = Tls::new(&settings, &url).expect("no files to read");
     let ours = async {
         let socket = TcpStream::connect(address).await.expect("a connection");
+        narrow(&socket);
         Inbox::ask_for_stamps(&socket);
         Line::sealed(socket, &tls).await.expect("a handshake")
     };
     let theirs = async {
         let (socket, _) = listener.accept().await.expect("a connection");
+        narrow(&socket);
         acceptor().accept(socket).await.expect("a handshake")
     };
     tokio::join!(ours, theirs)
