@@ -23,7 +23,8 @@ use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse
 )]
 pub struct BenchArgs {
     /// What to drive: `http://host[:port]`, `https://host[:port]` or `host:port` of a serve, any other URL with a path,
-    /// which is sent as it is but for {id}, {ids} and {key} in it, or store, for the store itself
+    /// which is sent as it is but for {id}, {ids} and {key} in it, unix:FILE or unix:FILE:/path, for a server on a Unix
+    /// socket, or store, for the store itself
     #[arg(
         long,
         env = "KVPOC_TARGET",

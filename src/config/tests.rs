@@ -132,6 +132,7 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "kvpoc bench --target https://h --key a.pem",
             "for --cert, --key: each needs the other",
         ),
+        ("kvpoc bench --target unix:/x --insecure", "without TLS"),
         (
             "kvpoc bench --target https://h --ca a.pem --insecure",
             "--ca would be ignored",

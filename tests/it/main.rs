@@ -33,6 +33,7 @@ mod study;
 mod support;
 mod tls;
 mod tls_server;
+mod unix;
 mod upstash;
 mod verdicts;
 mod watch;

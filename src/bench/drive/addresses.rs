@@ -6,18 +6,22 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::inbox::Inbox;
 use super::line::Line;
-use super::pacer::timeout;
+use super::pacer::{pause, timeout};
+use super::socket::Socket;
 use super::tls::Tls;
 use crate::config::TargetUrl;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A socket file whose server has a full queue says so at once, where a port would wait.
+const QUEUE_FULL_FOR: Duration = Duration::from_millis(2);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// However many connections fail, the name is asked for no more often.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +99,7 @@ impl Addresses {
         tls: Option<&Tls>,
     ) -> io::Result<Arc<Self>> {
         let found = lookup(url).await?;
-        if found.is_empty() {
+        if found.is_empty() && url.unix.is_none() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         Ok(Arc::new(Self::new(url.clone(), tls.cloned(), found)))
@@ -107,6 +111,7 @@ impl Addresses {
             host: address.ip().to_string(),
             port: address.port(),
             tls: false,
+            unix: None,
         };
         Arc::new(Self::new(url, None, vec![address]))
     }
@@ -121,6 +126,9 @@ impl Addresses {
     /// # Errors
     /// When none does: what the last one said.
     pub(super) async fn connect(&self, turn: usize) -> io::Result<Line> {
+        if let Some(file) = &self.url.unix {
+            return timeout(CONNECT_TIMEOUT, connect_file(file)).await.flatten();
+        }
         let mut found = Err(io::ErrorKind::AddrNotAvailable.into());
         let mut has_failed = false;
         let order = self.known().order(turn);
@@ -152,7 +160,11 @@ impl fmt::Display for Addresses {
     }
 }
 
+/// A socket file has no addresses.
 async fn lookup(url: &TargetUrl) -> io::Result<Vec<SocketAddr>> {
+    if url.unix.is_some() {
+        return Ok(Vec::new());
+    }
     let found = tokio::net::lookup_host((url.host.as_str(), url.port));
     Ok(timeout(RESOLVE_TIMEOUT, found).await??.collect())
 }
@@ -165,10 +177,20 @@ async fn connect(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Line> {
     }
     stream.set_nodelay(true)?;
     Inbox::ask_for_stamps(&stream);
+    let stream = Socket::Tcp(stream);
     match tls {
         // In a box, as the other ones, of which there are thousands, are to be small.
         Some(tls) => Box::pin(Line::sealed(stream, tls)).await,
         None => Ok(Line::plain(stream)),
+    }
+}
+
+async fn connect_file(file: &Path) -> io::Result<Line> {
+    loop {
+        match UnixStream::connect(file).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => pause(QUEUE_FULL_FOR).await,
+            stream => return stream.map(|stream| Line::plain(Socket::Unix(stream))),
+        }
     }
 }
 
@@ -210,6 +232,41 @@ mod tests {
         assert_eq!(known.order(0), addresses(&[3, 2]));
     }
 
+    fn peer(line: &Line) -> SocketAddr {
+        let peer = socket2::SockRef::from(&line.socket).peer_addr();
+        peer.ok()
+            .and_then(|peer| peer.as_socket())
+            .expect("a peer over TCP")
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_file_needs_no_address_and_waits_for_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("s.sock");
+        let url = TargetUrl {
+            host: "localhost".into(),
+            port: 80,
+            tls: false,
+            unix: Some(file.clone()),
+        };
+        let target = Addresses::resolve(&url, None).await.expect("a file");
+        assert!(target.connect(0).await.is_err());
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let listener = listener.expect("a socket");
+        let address = socket2::SockAddr::unix(&file).expect("a short name");
+        listener.bind(&address).expect("bound");
+        listener.listen(0).expect("listens");
+        // Nobody accepts: there is room for one.
+        let first = target.connect(0).await.expect("connected");
+        let accepts = async {
+            pause(QUEUE_FULL_FOR * 10).await;
+            listener.accept().expect("accepted")
+        };
+        let (second, _) = tokio::join!(target.connect(1), accepts);
+        second.expect("connected");
+        drop(first);
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn when_one_address_dies_connections_go_on_with_the_other() {
         let listen = || TcpListener::bind("127.0.0.1:0");
@@ -220,16 +277,17 @@ mod tests {
             host: "127.0.0.1".into(),
             port: both[0].port(),
             tls: false,
+            unix: None,
         };
         let target = Addresses::new(url, None, both.to_vec());
         for turn in 0..4 {
             let line = target.connect(turn).await.expect("connected");
-            assert_eq!(line.socket.peer_addr().expect("a peer"), both[turn % 2]);
+            assert_eq!(peer(&line), both[turn % 2]);
         }
         drop(first);
         for turn in 0..4 {
             let line = target.connect(turn).await.expect("connected");
-            assert_eq!(line.socket.peer_addr().expect("a peer"), both[1]);
+            assert_eq!(peer(&line), both[1]);
         }
         drop(second);
         assert!(target.connect(0).await.is_err());

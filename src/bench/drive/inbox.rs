@@ -18,10 +18,9 @@ use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::line::Line;
+use super::socket::Socket;
 use super::tls::Session;
 
 /// Several answers of 15 sessions, of which one connection brings one.
@@ -139,16 +138,12 @@ impl Inbox {
     }
 
     /// Waits for more bytes and takes them: how many, 0 at the end of the stream.
-    pub(super) async fn receive(
-        &mut self,
-        stream: &TcpStream,
-        buffer: &Buffer,
-    ) -> io::Result<usize> {
+    pub(super) async fn receive(&mut self, stream: &Socket, buffer: &Buffer) -> io::Result<usize> {
         loop {
             // Not `readable`, which several tasks may wait in: keeping a list of them costs more.
             poll_fn(|context| stream.poll_read_ready(context)).await?;
             let mut received = None;
-            let tried = stream.try_io(Interest::READABLE, || {
+            let tried = stream.try_reading(|| {
                 let length = self.take(stream, &mut buffer.0.borrow_mut())?;
                 received = Some(length);
                 // Less than there was room for: the socket is empty. Saying so here spares the read in vain that
@@ -166,7 +161,7 @@ impl Inbox {
         }
     }
 
-    fn take(&mut self, stream: &TcpStream, room: &mut Room) -> io::Result<usize> {
+    fn take(&mut self, stream: &Socket, room: &mut Room) -> io::Result<usize> {
         let mut bytes = [IoSliceMut::new(&mut room.bytes)];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
         let message = recvmsg::<()>(fd, &mut bytes, Some(&mut room.control), flags)?;
@@ -207,16 +202,16 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Both ends of a connection.
-    async fn connected() -> (TcpStream, TcpStream) {
+    async fn connected() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let ours = ours.expect("a connection");
         Inbox::ask_for_stamps(&ours);
-        (ours, accepted.expect("a connection").0)
+        (Socket::Tcp(ours), accepted.expect("a connection").0)
     }
 
     /// All that is not read, of which the first `length` bytes are.
@@ -278,10 +273,13 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn without_a_stamp_nothing_is_told() {
-        let (mut ours, theirs) = connected().await;
+        let (ours, theirs) = connected().await;
         let (mut inbox, buffer) = (Inbox::new(), Buffer::new());
-        ours.write_all(b"hello").await.expect("written");
-        inbox.receive(&theirs, &buffer).await.expect("bytes");
+        assert_eq!(ours.try_write(b"hello").expect("written"), 5);
+        inbox
+            .receive(&Socket::Tcp(theirs), &buffer)
+            .await
+            .expect("bytes");
         assert_eq!(lay(&mut inbox, &buffer), None);
     }
 }

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
+use super::socket::Socket;
 use super::tls::{Session, Tls};
 use crate::bench::judge::handshakes::Handshakes;
 
@@ -21,7 +21,7 @@ const CHUNK_BYTES: usize = 16 * 1024;
 
 /// A connection that stands.
 pub(super) struct Line {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     /// Elsewhere, as most have none and all are to be small.
     pub(super) session: Option<Box<RefCell<Session>>>,
     /// The handshake that was needed for it, if one was.
@@ -30,7 +30,7 @@ pub(super) struct Line {
 
 impl Line {
     /// One that sends as it is told.
-    pub(super) fn plain(socket: TcpStream) -> Self {
+    pub(super) fn plain(socket: Socket) -> Self {
         Self {
             socket,
             session: None,
@@ -42,7 +42,7 @@ impl Line {
     ///
     /// # Errors
     /// When they do not, with the mend, or the connection ends.
-    pub(super) async fn sealed(socket: TcpStream, tls: &Tls) -> io::Result<Self> {
+    pub(super) async fn sealed(socket: Socket, tls: &Tls) -> io::Result<Self> {
         let begun = Instant::now();
         let mut session = tls.session()?;
         let shaken = shake_hands(&socket, &mut session).await;
@@ -121,16 +121,11 @@ impl Line {
 
     /// Ends both directions, so that the reader of the connection wakes and finds out.
     pub(super) fn shut_down(&self) {
-        self.end(Shutdown::Both);
-    }
-
-    fn end(&self, how: Shutdown) {
-        // Fails when the other side was faster, which is as good.
-        let _ = socket2::SockRef::from(&self.socket).shutdown(how);
+        self.socket.shut_down(Shutdown::Both);
     }
 }
 
-async fn shake_hands(socket: &TcpStream, session: &mut Session) -> io::Result<()> {
+async fn shake_hands(socket: &Socket, session: &mut Session) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         while !session.flush(socket)? {
@@ -155,7 +150,7 @@ async fn shake_hands(socket: &TcpStream, session: &mut Session) -> io::Result<()
 }
 
 /// Waits for bytes; how many came, 0 at the end.
-async fn read(socket: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+async fn read(socket: &Socket, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
         socket.readable().await?;
         match socket.try_read(chunk) {
@@ -187,7 +182,7 @@ impl Drop for Sender {
         if let Some(session) = &self.0.session {
             session.borrow_mut().say_the_end(&self.0.socket);
         }
-        self.0.end(Shutdown::Write);
+        self.0.socket.shut_down(Shutdown::Write);
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) mod probe;
 pub mod queue;
 mod seconds;
 mod slot;
+mod socket;
 mod thread;
 pub(super) mod tls;
 mod worker;

@@ -7,13 +7,13 @@ use std::io::{self, IoSlice, Read as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::client::ClientConnection;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, HandshakeKind,
 };
 
+use super::socket::Socket;
 use crate::config::{TargetTls, TargetUrl};
 use crate::tls;
 
@@ -102,7 +102,7 @@ impl Session {
     }
 
     /// Sends what there is room for. Whether all of it is sent.
-    pub(super) fn flush(&mut self, socket: &TcpStream) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Tries(socket)) {
                 Ok(_) => {}
@@ -114,7 +114,7 @@ impl Session {
     }
 
     /// Says that nothing more will be sent, if there is room for that.
-    pub(super) fn say_the_end(&mut self, socket: &TcpStream) {
+    pub(super) fn say_the_end(&mut self, socket: &Socket) {
         self.connection.send_close_notify();
         let _ = self.flush(socket);
     }
@@ -193,7 +193,7 @@ impl Records {
 }
 
 /// Writes what there is room for.
-struct Tries<'a>(&'a TcpStream);
+struct Tries<'a>(&'a Socket);
 
 impl io::Write for Tries<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

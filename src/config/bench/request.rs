@@ -83,7 +83,8 @@ fn refuse_any(args: &BenchArgs, target: &Target) -> Result<(), ConfigError> {
         }
         Target::Http { url, .. } => format!(
             "it belongs to a URL with a path, and --target {url} is a kvpoc serve, which is asked by its own routes; \
-             give --target {url}/path, or {url}/? for the root"
+             give --target {url}{joint}/path, or {url}{joint}/? for the root",
+            joint = url.before_path()
         ),
     };
     Err(setting(name, &value, &mend))

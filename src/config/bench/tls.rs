@@ -30,6 +30,10 @@ pub(super) fn tls(args: &TargetTlsArgs, target: &Target) -> Result<Option<Target
             let mend = "it is of an https target, and --target store is none; see --store-tls-ca for the store's own TLS";
             return Err(setting(name, "given", mend));
         }
+        (Some((name, _)), Target::Http { url, .. }) if url.unix.is_some() => {
+            let mend = "a Unix socket is spoken to without TLS; leave it out";
+            return Err(setting(name, "given", mend));
+        }
         (Some((name, _)), _) if !is_encrypted => {
             let mend = "the target's URL asks for no TLS; write https instead of http in it";
             return Err(setting(name, "given", mend));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -44,6 +44,7 @@ async fn connected() -> (Line, TlsStream<TcpStream>) {
         host: "localhost".into(),
         port: address.port(),
         tls: true,
+        unix: None,
     };
     let settings = TargetTls {
         insecure: true,
@@ -54,7 +55,9 @@ async fn connected() -> (Line, TlsStream<TcpStream>) {
         let socket = TcpStream::connect(address).await.expect("a connection");
         narrow(&socket);
         Inbox::ask_for_stamps(&socket);
-        Line::sealed(socket, &tls).await.expect("a handshake")
+        Line::sealed(Socket::Tcp(socket), &tls)
+            .await
+            .expect("a handshake")
     };
     let theirs = async {
         let (socket, _) = listener.accept().await.expect("a connection");
