@@ -10,7 +10,7 @@
 //! # The layers
 //! `main` → the commands ([`seed`], [`serve`], [`mod@bench`], [`inspect`]) → [`store`] → [`config`] → [`cli`].
 //! Imports point this way only, and commands never import each other. [`record`], [`random`], [`load`] and
-//! [`units`] know nothing of the network, the clock or the command line.
+//! [`units`] know nothing of the network, the clock or the command line; [`tls`] reads certificates, for whoever connects.
 //!
 //! # Words
 //! A **key operation** is one key read or written; a **command** is one message to the store: an MGET of 15
@@ -32,6 +32,7 @@ pub mod record;
 pub mod seed;
 pub mod serve;
 pub mod store;
+pub mod tls;
 pub mod units;
 
 /// Exit codes: what a script may branch on. The verdicts of `bench` have their own in `bench::judge::verdict`.

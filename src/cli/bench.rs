@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::address::parse_socket;
-use super::{STORE, StoreArgs};
+use super::{STORE, StoreArgs, TargetTlsArgs};
 use crate::load::{
     Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep,
 };
@@ -25,8 +25,9 @@ use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse
     reason = "each is a switch that a user turns"
 )]
 pub struct BenchArgs {
-    /// Target: `http://host[:port]` or `host:port` of kvpoc serve; any URL with a path, in which {id}, {ids} and {key} are
-    /// replaced; or store, for the store itself
+    /// Target: `http://host[:port]`, `https://host[:port]` or `host:port` of kvpoc serve; any URL with a path, in which
+    /// {id}, {ids} and {key} are replaced; unix:FILE or unix:FILE:/path for a server on a Unix socket; or store, for the
+    /// store itself
     #[arg(
         long,
         env = "KVPOC_TARGET",
@@ -268,6 +269,10 @@ pub struct BenchArgs {
     /// The settings that do not have their defaults, filled in after parsing.
     #[arg(skip)]
     pub given: Vec<(String, clap::parser::ValueSource)>,
+
+    /// How to speak TLS with the target.
+    #[command(flatten)]
+    pub tls: TargetTlsArgs,
 
     /// How to reach the store.
     #[command(flatten)]

@@ -13,6 +13,7 @@ mod help;
 mod inspect;
 mod seed;
 mod serve;
+mod target_tls;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use help::arranged;
 pub use inspect::InspectArgs;
 pub use seed::{SeedArgs, SyncAt};
 pub use serve::{FetchArg, LogFormat, ReadFrom, Reads, ServeArgs};
+pub use target_tls::TargetTlsArgs;
 
 const AFTER_HELP: &str = "\
 Precedence of settings: flags, KVPOC_… variables, the file given by --config, defaults.
@@ -124,6 +126,7 @@ Examples:
   kvpoc bench --find-max --slo p99=20ms --duration 10s
   kvpoc bench --sweep 5k..45k/5k --duration 10s --out sweep
   kvpoc bench --layers --rps 10k
+  kvpoc bench --rps 2k --target https://localhost:8443 --ca ca.pem
   kvpoc bench --rps 500 --target http://127.0.0.1:9000/orders --body '{\"item\":{id}}' --keys 100k --expect 201
   kvpoc bench --rps 80k --shard 0/4 --start-at 2026-11-24T12:00:00Z --json 0.json
   kvpoc bench --merge 0.json 1.json 2.json 3.json

@@ -6,6 +6,7 @@
 mod checks;
 mod records;
 mod request;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::units::KeyCount;
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
 };
+pub use tls::TargetTls;
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
 pub const SELF_TEST_RPS: f64 = 1_000.0;
@@ -48,6 +50,8 @@ pub struct BenchConfig {
     pub request: Option<Request>,
     /// Which records its answers are compared with.
     pub expect_records: ExpectRecords,
+    /// How to speak TLS with it; `None`: not at all.
+    pub tls: Option<TargetTls>,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -208,6 +212,10 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         _ => request::request(&args, &target)?,
     };
     let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
+    let tls = match mode {
+        BenchMode::Merge => None,
+        _ => tls::tls(&args.tls, &target)?,
+    };
     // Those of a merge are held against the loads of the files, once they are read.
     if mode != BenchMode::Merge {
         check_objectives(&args.slo, &stages, &operations)?;
@@ -236,6 +244,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             Token::read(args.token_file.as_deref())?
         },
         target,
+        tls,
         request,
         expect_records,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),

@@ -121,8 +121,27 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "more than 10^12",
         ),
         (
-            "kvpoc bench --target https://localhost",
+            "kvpoc bench --target ftp://localhost",
             "write http://host:port",
+        ),
+        ("kvpoc bench --ca a.pem", "write https instead of http"),
+        ("kvpoc bench --insecure", "for --insecure: the target's URL"),
+        (
+            "kvpoc bench --target store --insecure",
+            "see --store-tls-ca for the store's own",
+        ),
+        (
+            "kvpoc bench --target https://h --cert a.pem",
+            "for --cert, --key: each needs the other",
+        ),
+        (
+            "kvpoc bench --target https://h --key a.pem",
+            "for --cert, --key: each needs the other",
+        ),
+        ("kvpoc bench --target unix:/x --insecure", "without TLS"),
+        (
+            "kvpoc bench --target https://h --ca a.pem --insecure",
+            "--ca would be ignored",
         ),
         (
             "kvpoc bench --target http://localhost/{x}",

@@ -11,6 +11,7 @@ use super::http::Malformed;
 use super::queue::Queue;
 use crate::bench::judge::clock::{self, StartByTarget};
 use crate::bench::judge::flow::{Flow, Outline};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::histogram::{add, histogram, value_at};
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Outcome, Unsent};
@@ -226,6 +227,11 @@ impl Books {
     pub(super) fn refused(&mut self, connections: usize, now_ns: u64) {
         let (before, since_ns) = std::mem::replace(&mut self.refused, (connections, now_ns));
         self.flow.pool.refused_s += before as f64 * now_ns.saturating_sub(since_ns) as f64 / 1e9;
+    }
+
+    /// Connections were made, by these handshakes.
+    pub(super) fn shook_hands(&mut self, handshakes: &Handshakes) {
+        self.interval.handshakes.add(handshakes);
     }
 
     /// A request was sent a second time.

@@ -9,12 +9,15 @@ mod connection;
 mod deadlines;
 pub mod http;
 mod inbox;
+mod line;
 mod pacer;
 pub(super) mod probe;
 pub mod queue;
 mod seconds;
 mod slot;
+mod socket;
 mod thread;
+pub(super) mod tls;
 mod worker;
 
 use std::sync::Arc;

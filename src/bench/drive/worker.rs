@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rustix::io::Errno;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::books::{Books, Carried, Closed};
-use super::connection::{Connected, End, ask_store, hold_connection, outcome, shut_down};
+use super::connection::{Connected, End, ask_store, hold_connection, outcome};
 use super::deadlines::{Check, Checks, Drain, STALL_NS};
 use super::http::Response;
 use super::inbox::Buffer;
+use super::line::Sender;
 use super::pacer::{Absence, Pacer};
 use super::queue::{Offer, Queue};
 use super::slot::Slot;
 use super::thread::{Share, Way, before};
+use super::tls;
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Cause, Outcome, Unsent};
 use crate::bench::plan::Arrival;
@@ -298,7 +300,7 @@ impl Worker {
                 .ended(&carried, now_ns, now_ns, Outcome::Timeout);
             // Its late answer must not be taken for the next one's.
             if let Some(writer) = state.slots[slot].writer.take() {
-                shut_down(&writer);
+                writer.shut_down();
             }
             state.lost(slot, true, now_ns);
         }
@@ -350,9 +352,9 @@ impl Worker {
     /// Puts the connections to work, or as many places for operations of the store.
     pub(super) fn begin(self: &Rc<Self>, connected: Connected) {
         match connected {
-            Connected::Http(streams) => {
-                for (slot, stream) in streams.into_iter().enumerate() {
-                    tokio::task::spawn_local(hold_connection(self.clone(), slot, stream));
+            Connected::Http(lines) => {
+                for (slot, line) in lines.into_iter().enumerate() {
+                    tokio::task::spawn_local(hold_connection(self.clone(), slot, line));
                 }
             }
             Connected::Store => {
@@ -364,8 +366,15 @@ impl Worker {
         }
     }
 
+    /// A connection was made, by these handshakes.
+    pub(super) fn shook_hands(&self, handshakes: &Handshakes) {
+        let mut state = self.state.borrow_mut();
+        state.turn_to(self.now_ns());
+        state.books.shook_hands(handshakes);
+    }
+
     /// A connection stands: it takes what waits, or stands by.
-    pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<OwnedWriteHalf>) {
+    pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<Sender>) {
         let mut state = self.state.borrow_mut();
         state.slots[slot].writer = writer.map(Rc::new);
         state.tried_to_connect(slot, false, self.now_ns());
@@ -451,7 +460,8 @@ impl Worker {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         state.turn_to(now_ns);
-        state.books.failed_to_connect(error.kind().to_string());
+        let reason = tls::in_short(error).unwrap_or_else(|| error.kind().to_string());
+        state.books.failed_to_connect(reason);
         state.tried_to_connect(slot, !is_own(error), now_ns);
         // It was to be sent again on that connection.
         if let Some(carried) = state.slots[slot].carries.take() {

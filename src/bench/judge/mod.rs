@@ -13,6 +13,7 @@ pub mod clock;
 pub mod criteria;
 pub mod evidence;
 pub mod flow;
+pub mod handshakes;
 pub mod histogram;
 pub mod interval;
 pub mod ledger;

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use super::criteria::{self, Criterion};
 pub use super::evidence::{Bounds, Evidence, Generator};
 use super::flow::Stretch;
+use super::handshakes::Handshakes;
 use super::histogram::value_at;
 use super::ledger::Ledger;
 use super::rate;
@@ -63,6 +64,8 @@ pub struct Results {
     pub failed_connects: BTreeMap<String, u64>,
     /// Answers that could not be read, by what is wrong with them.
     pub malformed_answers: BTreeMap<String, u64>,
+    /// TLS handshakes of all connections, those before the run among them; `null` without TLS.
+    pub tls_handshakes: Option<Handshakes>,
     /// Requests that were sent again, because their connection was closed before any of the answer came.
     pub resent: u64,
     /// Counts of the arrivals before the measured ones.
@@ -230,6 +233,8 @@ pub struct Conditions {
     pub store_memory_bytes: Option<u64>,
     /// What was driven.
     pub target: String,
+    /// Its certificate was, or with `--insecure` was not; `null` without TLS.
+    pub certificate_checked: Option<bool>,
     /// Method of the requests to a target with a path of its own; `null`, as the next ones, of any other target.
     pub method: Option<String>,
     /// Names of the headers that were given for them. What they hold may be a secret.
@@ -342,6 +347,7 @@ pub fn results(
         lost_counter,
         failed_connects: BTreeMap::new(),
         malformed_answers: BTreeMap::new(),
+        tls_handshakes: None,
         resent: 0,
         warmup: Requests::of(&warmup),
         drain_s: 0.0,

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::bench::judge::criteria::{Criterion, Measured};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::results::{Percentiles, Requests, Results};
 use crate::bench::judge::verdict::Verdict;
 use crate::objectives::Operations;
@@ -228,6 +229,9 @@ fn rest(results: &Results, text: &mut String) {
     if let Some(counter) = &results.lost_counter {
         line(text, "Store's counters", &counter.to_string());
     }
+    if let Some(handshakes) = &results.tls_handshakes {
+        tls(handshakes, results.conditions.certificate_checked, text);
+    }
     if results.resent > 0 {
         let resent = format!("{} on another connection", grouped(results.resent));
         line(text, "Resent", &resent);
@@ -251,6 +255,24 @@ fn rest(results: &Results, text: &mut String) {
             generator.busy_share * 100.0
         ),
     );
+}
+
+fn tls(handshakes: &Handshakes, is_checked: Option<bool>, text: &mut String) {
+    let resumed = match handshakes.resumed {
+        0 => String::new(),
+        resumed => format!(" ({} resumed)", grouped(resumed)),
+    };
+    let unchecked = match is_checked {
+        Some(false) => "; the certificate was not checked (--insecure)",
+        _ => "",
+    };
+    let shown = format!(
+        "{}{resumed}, mean {}, max {}{unchecked}",
+        grouped(handshakes.count),
+        human_us(handshakes.mean_us.round() as u64),
+        human_us(handshakes.max_us),
+    );
+    line(text, "TLS handshakes", &shown);
 }
 
 /// Answers that were compared, warm-up included; `None` where none of the arrivals reads a session or is known to read a

@@ -17,10 +17,17 @@ use crate::bench::judge::results::{
 };
 use crate::bench::judge::tally::Tally;
 use crate::bench::plan::schedule::Schedule;
-use crate::config::BenchConfig;
+use crate::config::{BenchConfig, Target};
 use crate::load::{Request, Stages};
 use crate::machine::Machine;
 use crate::units::{KeyCount, micros};
+
+/// `None` where there is no certificate to check.
+fn checks_certificate(config: &BenchConfig) -> Option<bool> {
+    let tls = config.tls.as_ref()?;
+    // With --layers, the store is driven by the same settings.
+    (config.target != Target::Store).then_some(!tls.insecure)
+}
 
 /// All that is known when a run begins.
 #[derive(Clone)]
@@ -48,6 +55,7 @@ impl Background {
             store_keys: info.total_keys,
             store_memory_bytes: info.memory_used,
             target: config.target.to_string(),
+            certificate_checked: checks_certificate(config),
             method: request.map(|request| request.method.name().into()),
             headers: request.map(Request::header_names),
             body_bytes: request.and_then(|request| Some(request.body.as_ref()?.written_bytes())),
@@ -118,6 +126,7 @@ impl Background {
         Results {
             failed_connects: totals.all.failed_connects,
             malformed_answers: totals.all.malformed,
+            tls_handshakes: totals.all.handshakes.if_any(),
             resent: totals.all.resent,
             drain_s: totals.drain.as_secs_f64(),
             ..results(evidence, generator, conditions, books)
@@ -141,6 +150,7 @@ impl Background {
             objectives: criteria::so_far(evidence.clone()),
             failed_connects: all.failed_connects.clone(),
             malformed_answers: all.malformed.clone(),
+            tls_handshakes: all.handshakes.if_any(),
             resent: all.resent,
             ..results(
                 evidence,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::once::Publication;
 use crate::bench::judge::clock::StartByTarget;
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::reconcile::{Books, LostCounter, Reconciliation};
 use crate::bench::judge::results::{Conditions, Evidence, Generator, Results, results};
 use crate::bench::judge::series::Series;
@@ -36,6 +37,8 @@ struct Part {
     failed_connects: BTreeMap<String, u64>,
     #[serde(default)]
     malformed_answers: BTreeMap<String, u64>,
+    #[serde(default)]
+    tls_handshakes: Option<Handshakes>,
     resent: u64,
     generator: Generator,
     reconciliation: Option<Reconciliation>,
@@ -153,6 +156,7 @@ fn merge(mut parts: Vec<Part>) -> anyhow::Result<Results> {
     let mut results = Results {
         failed_connects: whole.failed_connects,
         malformed_answers: whole.malformed_answers,
+        tls_handshakes: whole.tls_handshakes,
         resent: whole.resent,
         drain_s: whole.drain_s,
         ..results(whole.evidence, whole.generator, conditions, books)
@@ -199,6 +203,9 @@ fn absorb(whole: &mut Part, part: Part) {
     whole.evidence.add(&part.evidence);
     whole.drain_s = whole.drain_s.max(part.drain_s);
     whole.resent = whole.resent.saturating_add(part.resent);
+    if let Some(theirs) = part.tls_handshakes {
+        whole.tls_handshakes.get_or_insert_default().add(&theirs);
+    }
     for (ours, theirs) in [
         (&mut whole.failed_connects, part.failed_connects),
         (&mut whole.malformed_answers, part.malformed_answers),
@@ -300,6 +307,7 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         store_keys: _,
         store_memory_bytes: _,
         target: _,
+        certificate_checked,
         method,
         headers,
         body_bytes,
@@ -328,6 +336,7 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
     vec![
         ("version", json!(version)),
         ("commit", json!(commit)),
+        ("certificate_checked", json!(certificate_checked)),
         ("method", json!(method)),
         ("headers", json!(headers)),
         ("body_bytes", json!(body_bytes)),

@@ -15,6 +15,7 @@ use super::background::Background;
 use super::early::Early;
 use super::expected;
 use crate::bench::drive::probe::{self, TargetInfo};
+use crate::bench::drive::tls::Tls;
 use crate::bench::drive::{self, Load, Totals, Way};
 use crate::bench::judge::flow::Outline;
 use crate::bench::judge::interval::Interval;
@@ -131,6 +132,7 @@ pub(super) struct Bench<'a> {
     pub(super) info: TargetInfo,
     /// Those that are drawn from; `None`: nobody asks for any.
     pub(super) keys: Option<KeyCount>,
+    tls: Option<Tls>,
     way: Way,
     workload: Workload,
 }
@@ -138,6 +140,7 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) async fn prepare(config: &'a BenchConfig) -> anyhow::Result<Self> {
         check_files(config)?;
+        let tls = tls(config)?;
         let (way, info) = match &config.target {
             Target::Store => {
                 let store = Store::open(&config.store, Usage::Serve).await?;
@@ -148,13 +151,14 @@ impl<'a> Bench<'a> {
                 url,
                 template: None,
             } => {
-                let (address, info) = probe::probe(url, config.token.as_ref()).await?;
+                let (address, info) =
+                    probe::probe(url, tls.as_ref(), config.token.as_ref()).await?;
                 (Way::Http(address), info)
             }
             // Another target tells nothing about itself.
             Target::Http { url, .. } => {
                 let info = expected::records(config).await?;
-                (Way::Http(probe::reach(url).await?), info)
+                (Way::Http(probe::reach(url, tls.as_ref()).await?), info)
             }
         };
         let keys = dataset_keys(config, &info)?;
@@ -178,6 +182,7 @@ impl<'a> Bench<'a> {
             config,
             info,
             keys,
+            tls,
             way,
             workload,
         })
@@ -248,7 +253,8 @@ impl<'a> Bench<'a> {
             let told = match (&self.way, &self.config.target) {
                 (Way::Http(_), Target::Http { url, .. }) => {
                     tokio::time::sleep(STATS_AGE).await;
-                    let told = probe::probe(url, self.config.token.as_ref()).await;
+                    let token = self.config.token.as_ref();
+                    let told = probe::probe(url, self.tls.as_ref(), token).await;
                     told.ok().map(|(_, info)| info)
                 }
                 (Way::Store(store, _), _) => probe::ask_store(store).await.ok(),
@@ -315,6 +321,9 @@ impl<'a> Bench<'a> {
         if self.workload.writes() && matches!(self.way, Way::Http(_)) {
             output::say("This workload writes: the server needs --allow-writes");
         }
+        if config.tls.as_ref().is_some_and(|tls| tls.insecure) {
+            output::say("--insecure: nobody checks that the target is who it says it is");
+        }
         if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
             output::say(
                 "The embedded store runs inside the generator: its time also counts as lag",
@@ -340,6 +349,15 @@ impl<'a> Bench<'a> {
                 "This preset has records of {bytes} bytes, the dataset of {size}: seed with --value-size {bytes}"
             ));
         }
+    }
+}
+
+/// How to speak TLS with the target, if it wants that.
+fn tls(config: &BenchConfig) -> anyhow::Result<Option<Tls>> {
+    match (&config.tls, &config.target) {
+        (Some(settings), Target::Http { url, .. }) => Tls::new(settings, url).map(Some),
+        // With --layers, the store's turn.
+        _ => Ok(None),
     }
 }
 

@@ -83,7 +83,8 @@ fn refuse_any(args: &BenchArgs, target: &Target) -> Result<(), ConfigError> {
         }
         Target::Http { url, .. } => format!(
             "it belongs to a URL with a path, but --target {url} is a kvpoc serve, which has its own routes; give \
-             --target {url}/path, or {url}/? for the root"
+             --target {url}{joint}/path, or {url}{joint}/? for the root",
+            joint = url.before_path()
         ),
     };
     Err(setting(name, &value, &mend))

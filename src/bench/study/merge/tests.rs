@@ -72,6 +72,7 @@ fn part(shard: Shard, schedule: &Schedule, latencies_us: &[u64]) -> Part {
         drain_s: 0.1,
         failed_connects: BTreeMap::new(),
         malformed_answers: BTreeMap::new(),
+        tls_handshakes: None,
         resent: 0,
         generator: Generator::default(),
         reconciliation: None,

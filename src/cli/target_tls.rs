@@ -1,0 +1,31 @@
+//! What the user typed about the TLS of a target.
+//!
+//! Enters: arguments and variables, through clap. Leaves: a [`TargetTlsArgs`]. Must not decide anything that involves
+//! two settings.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+/// Flags of `bench` for a target behind `https://`.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "TLS of an https target")]
+pub struct TargetTlsArgs {
+    /// File with the certificates (PEM) that the target's is checked against, in place of the system's
+    #[arg(long, env = "KVPOC_TARGET_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// File with the certificate (PEM) to show the target
+    #[arg(long, env = "KVPOC_TARGET_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+
+    /// File with the private key (PEM) of that certificate
+    #[arg(long, env = "KVPOC_TARGET_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+
+    /// Do not check the target's certificate; the report says so
+    #[arg(long, env = "KVPOC_TARGET_INSECURE", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub insecure: bool,
+}
