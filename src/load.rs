@@ -3,6 +3,9 @@
 //! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
 //! clock; `bench` gives them their meaning.
 
+mod listed;
+mod log_line;
+mod moments;
 mod request;
 mod statuses;
 mod sweep;
@@ -12,8 +15,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use listed::{Gathered, IsOrigin, Listed, RequestList, RequestsOrder};
+pub use log_line::{Asked, LogFormat, LogLine};
+pub use moments::{Moments, Speed, Stamp};
 pub use request::{
-    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, may_stand_in_a_header,
+    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, header_names,
+    may_stand_in_a_header,
 };
 pub use statuses::Statuses;
 pub use sweep::Sweep;

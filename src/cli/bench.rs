@@ -11,7 +11,9 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::{STORE, StoreArgs};
-use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
+use crate::load::{
+    Arrivals, HeaderLine, KeysDist, Mix, Preset, RequestsOrder, Shard, Speed, Stages, Sweep,
+};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
 
@@ -65,6 +67,30 @@ pub struct BenchArgs {
     /// Text that a right answer of a URL with a path contains; any other makes the run INVALID
     #[arg(id = "match", long = "match", env = "KVPOC_MATCH", value_name = "TEXT")]
     pub contains: Option<String>,
+
+    /// File of requests to ask for, one a line, of at most 256 MiB and 1,000,000 lines: a path, a URL of --target, or
+    /// JSON with method, path, headers and body. They are sent as they are, with each --header
+    #[arg(long, env = "KVPOC_REQUESTS", value_name = "FILE")]
+    pub requests: Option<PathBuf>,
+
+    /// How the lines of --requests are taken: file, one after the other and round again, or random, drawn by --seed
+    #[arg(
+        long,
+        env = "KVPOC_REQUESTS_ORDER",
+        value_name = "ORDER",
+        default_value = "file"
+    )]
+    pub requests_order: RequestsOrder,
+
+    /// File of recorded requests to ask for again at the times that it tells, of the same size at most: an access log
+    /// (common, combined), of which GET and HEAD are replayed, or JSON lines with ts or time, method, path, uri or
+    /// request, headers and body
+    #[arg(long, env = "KVPOC_REPLAY", value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+
+    /// How many times as fast as recorded --replay is: 2, 0.5
+    #[arg(long, env = "KVPOC_SPEED", value_name = "FACTOR", default_value = "1")]
+    pub speed: Speed,
 
     /// File with the token to show the target. The variable `KVPOC_TOKEN` wins over it, but is for a serve alone: a URL
     /// with a path of its own is shown what this file holds, or nothing

@@ -5,6 +5,7 @@
 
 mod checks;
 mod request;
+mod requests_file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::cli::{BenchArgs, Reads};
 use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
 use crate::units::KeyCount;
+use requests_file::requests_file;
+pub use requests_file::{Replay, RequestsFile};
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
 };
@@ -44,6 +47,8 @@ pub struct BenchConfig {
     pub target: Target,
     /// What to ask of it, where it is another server than kvpoc's own.
     pub request: Option<Request>,
+    /// What to ask of it, where that stands in a file.
+    pub requests_file: Option<RequestsFile>,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -89,6 +94,12 @@ pub struct BenchConfig {
 }
 
 impl BenchConfig {
+    /// The schedule of a log, where one is replayed.
+    #[must_use]
+    pub fn replay(&self) -> Option<&Replay> {
+        self.requests_file.as_ref()?.replay.as_ref()
+    }
+
     /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
     ///
     /// # Errors
@@ -165,9 +176,18 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     // Empty, it takes back what a variable or the file says.
     let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
     let steady = |rate| Stages::steady(rate, args.duration);
-    let stages = given.unwrap_or_else(|| steady(args.rps));
+    let target: Target = args.target.parse()?;
+    let requests_file = requests_file(&args, mode, &target)?;
+    let replay = requests_file.as_ref().and_then(|file| file.replay.as_ref());
+    // What a log asks for has no warm-up, and at least one arrival.
+    let (stages, warmup) = match replay {
+        Some(replay) => (replay.stages.clone(), Duration::ZERO),
+        None => (given.unwrap_or_else(|| steady(args.rps)), args.warmup),
+    };
     let sweep = args.sweep.clone().unwrap_or_default();
-    check_schedule(&stages, args.warmup)?;
+    if replay.is_none() {
+        check_schedule(&stages, args.warmup)?;
+    }
     for &rate in &sweep.0 {
         check_schedule(&steady(rate), args.warmup)?;
     }
@@ -181,8 +201,8 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let mut preset = args.preset;
     preset.mix = args.workload.unwrap_or(preset.mix);
     preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
-    let target: Target = args.target.parse()?;
-    let operations = objectives::operations(preset.mix, target.is_template());
+    let is_other = target.is_template() || requests_file.is_some();
+    let operations = objectives::operations(preset.mix, is_other);
     if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
         let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
         return Err(setting("--target", &args.target, mend));
@@ -190,6 +210,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     // A merge asks nothing of anybody.
     let request = match mode {
         BenchMode::Merge => None,
+        _ if requests_file.is_some() => None,
         _ => request::request(&args, &target)?,
     };
     // Those of a merge are held against the loads of the files, once they are read.
@@ -214,17 +235,18 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         merge: args.merge,
         sweep,
         abort: args.abort,
-        token: if target.is_template() {
+        token: if is_other {
             Token::read_for_another(args.token_file.as_deref())?
         } else {
             Token::read(args.token_file.as_deref())?
         },
         target,
         request,
+        requests_file,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,
-        warmup: args.warmup,
+        warmup,
         keys: args.keys,
         preset,
         keys_per_request: args.keys_per_request,

@@ -23,7 +23,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{Node, Servers, StoreUrl, Topology};
-pub use bench::{BenchConfig, BenchMode, Given, Outputs, SELF_TEST_RPS};
+pub use bench::{BenchConfig, BenchMode, Given, Outputs, Replay, RequestsFile, SELF_TEST_RPS};
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
 pub use secret::{Login, Secret};

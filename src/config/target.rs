@@ -105,7 +105,7 @@ impl fmt::Display for Target {
 }
 
 impl TargetUrl {
-    fn parse(authority: &str) -> Option<Self> {
+    pub(super) fn parse(authority: &str) -> Option<Self> {
         let url = url::Url::parse(&format!("http://{authority}")).ok()?;
         let host = url.host_str().filter(|host| !host.is_empty())?;
         let port = url.port().unwrap_or(80);

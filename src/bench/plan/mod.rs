@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod form;
 pub mod keys;
+pub mod list;
 pub mod schedule;
 pub mod workload;
 

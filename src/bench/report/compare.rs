@@ -56,7 +56,7 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 24] = [
+const CONDITIONS: [&str; 28] = [
     "stages",
     "shard",
     "generators",
@@ -81,6 +81,10 @@ const CONDITIONS: [&str; 24] = [
     "body_bytes",
     "expect",
     "match",
+    "requests_lines",
+    "requests_fingerprint",
+    "requests_order",
+    "speed",
 ];
 
 /// Reads the JSON of an earlier run.
