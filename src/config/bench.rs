@@ -16,11 +16,11 @@ use crate::cli::{BenchArgs, Reads};
 use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
 use crate::units::KeyCount;
-use requests_file::requests_file;
-pub use requests_file::{Replay, RequestsFile};
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
 };
+use requests_file::requests_file;
+pub use requests_file::{Replay, RequestsFile};
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
 pub const SELF_TEST_RPS: f64 = 1_000.0;

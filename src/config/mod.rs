@@ -174,7 +174,10 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 /// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
-    use crate::load::{HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template};
+    use crate::load::{
+        HeaderLine, KeysDist, Listed, LogFormat, LogLine, Method, Mix, Shard, Stages, Statuses,
+        Template,
+    };
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
     if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {
@@ -192,6 +195,8 @@ pub fn fuzz(text: &str) {
         text.parse::<Method>(),
         HeaderLine::from(text.to_owned()).parse(),
     );
+    let _ = Listed::parse(text, &|_| true);
+    let _ = LogLine::parse(text, LogFormat::of(text), &|_| true);
     assert_eq!(Template::of(text.as_bytes()).to_string(), text);
     if let Ok(statuses) = text.parse::<Statuses>() {
         assert_eq!(

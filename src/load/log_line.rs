@@ -19,9 +19,17 @@ const MAX_SECONDS: u64 = 100_000_000_000;
 /// Of milliseconds.
 const MAX_MILLISECONDS: u64 = 100_000_000_000_000;
 /// What an access log escapes, and a request line does not hold.
-const UNSENDABLE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\\');
+const UNSENDABLE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\');
 /// Methods that are counted by their names.
-const KNOWN: [&str; 7] = ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+const KNOWN: [&str; 7] = [
+    "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE",
+];
 
 /// How the lines of a log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +119,14 @@ fn of_access_log(line: &str, is_origin: IsOrigin<'_>) -> Result<LogLine, UnitErr
     };
     let mut rest = rest.split_ascii_whitespace();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let has_status = rest.next().is_some_and(|text| text.len() == 3 && is_number(text));
-    if !has_status || !rest.next().is_some_and(|text| text == "-" || is_number(text)) {
+    let has_status = rest
+        .next()
+        .is_some_and(|text| text.len() == 3 && is_number(text));
+    if !has_status
+        || !rest
+            .next()
+            .is_some_and(|text| text == "-" || is_number(text))
+    {
         return refused("behind its request there is no status and number of bytes");
     }
     let asked = of_request_line(&request, is_origin)?;
@@ -188,7 +202,10 @@ fn left_out(method: &str) -> Option<&'static str> {
 /// `{"ts": …, "method": "GET", "path": "/x"}`, with whatever else.
 fn of_json(line: &str, is_origin: IsOrigin<'_>) -> Result<LogLine, UnitError> {
     let members: Map<String, Value> = serde_json::from_str(line).map_err(|error| {
-        UnitError(format!("it is no JSON object, from column {} on", error.column()))
+        UnitError(format!(
+            "it is no JSON object, from column {} on",
+            error.column()
+        ))
     })?;
     let stamp = match members.get("ts").or_else(|| members.get("time")) {
         Some(Value::String(text)) => stamp_of(text)?,
@@ -236,47 +253,51 @@ fn of_json(line: &str, is_origin: IsOrigin<'_>) -> Result<LogLine, UnitError> {
 /// fraction.
 fn stamp_of(text: &str) -> Result<Stamp, UnitError> {
     const FORMS: &str = "write 24/Nov/2026:12:00:00 +0000, RFC 3339, or Unix seconds or milliseconds, not before 1970";
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-    let found = if let Ok(number) = whole.parse::<u64>() {
-        (digits == fraction.len()).then(|| of_epoch(number, fraction)).flatten()
-    } else {
-        let parsed = if text.contains('/') {
-            OffsetDateTime::parse(text, &*ACCESS_LOG).ok()
-        } else {
-            OffsetDateTime::parse(text, &Rfc3339).ok()
-        };
-        parsed.and_then(|time| {
-            Some(Stamp {
-                us: u64::try_from(time.unix_timestamp_nanos() / 1_000).ok()?,
-                resolution_us: resolution_us(1_000_000, digits),
-            })
-        })
+    let refused = || UnitError(format!("{text:?} is no time: {FORMS}"));
+    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+    let (fraction, zone) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+    if fraction.is_empty() && text.contains('.') {
+        return Err(refused());
+    }
+    let found = match whole.parse::<u64>() {
+        Ok(_) if !zone.is_empty() => None,
+        Ok(seconds @ ..MAX_SECONDS) => of_units(seconds, 1_000_000, fraction),
+        Ok(milliseconds @ ..MAX_MILLISECONDS) => of_units(milliseconds, 1_000, fraction),
+        Ok(_) => None,
+        Err(_) => seconds_of(&format!("{whole}{zone}"))
+            .and_then(|seconds| of_units(seconds, 1_000_000, fraction)),
     };
-    found.ok_or_else(|| UnitError(format!("{text:?} is no time: {FORMS}")))
+    found.ok_or_else(refused)
 }
 
-/// The time of an access log; Apache can write fractions of its second.
+/// Of a date and time without a fraction.
+fn seconds_of(text: &str) -> Option<u64> {
+    let parsed = if text.contains('/') {
+        OffsetDateTime::parse(text, &*ACCESS_LOG)
+    } else {
+        OffsetDateTime::parse(text, &Rfc3339)
+    };
+    u64::try_from(parsed.ok()?.unix_timestamp()).ok()
+}
+
+/// The time of an access log.
 static ACCESS_LOG: LazyLock<Vec<BorrowedFormatItem<'static>>> = LazyLock::new(|| {
     format_description::parse_borrowed::<2>(
-        "[day]/[month repr:short]/[year]:[hour]:[minute]:[second][optional [.[subsecond]]] \
-         [offset_hour sign:mandatory][offset_minute]",
+        "[day]/[month repr:short]/[year]:[hour]:[minute]:[second] [offset_hour sign:mandatory][offset_minute]",
     )
     .expect("a constant description is right")
 });
 
-fn of_epoch(number: u64, fraction: &str) -> Option<Stamp> {
-    let unit_us = match number {
-        ..MAX_SECONDS => 1_000_000,
-        ..MAX_MILLISECONDS => 1_000,
-        _ => return None,
-    };
+/// So many units, and a fraction of one to the microsecond.
+fn of_units(number: u64, unit_us: u64, fraction: &str) -> Option<Stamp> {
     let resolution_us = resolution_us(unit_us, fraction.len());
-    let steps = unit_us / resolution_us;
-    let kept = &fraction[..fraction.len().min(steps.ilog10() as usize)];
-    let part: u64 = if kept.is_empty() { 0 } else { kept.parse().ok()? };
+    let digits = (unit_us / resolution_us).ilog10() as usize;
+    let part: u64 = match fraction.get(..digits)? {
+        "" => 0,
+        kept => kept.parse().ok()?,
+    };
     Some(Stamp {
-        us: number * unit_us + part * resolution_us,
+        us: number.checked_mul(unit_us)? + part * resolution_us,
         resolution_us,
     })
 }

@@ -179,7 +179,13 @@ mod tests {
     #[test]
     fn due_is_the_time_since_the_first_over_the_speed() {
         for (times_us, resolution_us, speed, due_us, end_ms) in [
-            (&[5_000_000, 6_000_000][..], 1_000, "1", &[0, 1_000_000][..], 2_000),
+            (
+                &[5_000_000, 6_000_000][..],
+                1_000,
+                "1",
+                &[0, 1_000_000][..],
+                2_000,
+            ),
             (&[5_000_000, 6_000_000], 1, "2", &[0, 500_000], 1_000),
             (&[5_000_001, 5_000_004], 1, "0.5", &[0, 6], 1),
             // Three of one second, and one of the next but one.

@@ -21,6 +21,7 @@ mod network;
 mod openapi;
 mod outputs;
 mod proxy;
+mod replay;
 mod requests;
 mod secure;
 mod seed;

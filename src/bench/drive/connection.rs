@@ -144,7 +144,11 @@ async fn read_answers(
             }
             if has_heads {
                 let is_head = worker.carries_head(slot);
-                reader.expect(if is_head { Bodies::Absent } else { bodies(workload) });
+                reader.expect(if is_head {
+                    Bodies::Absent
+                } else {
+                    bodies(workload)
+                });
             }
             let Read { consumed, response } = match reader.read(bytes, closed) {
                 Ok(read) => read,

@@ -322,7 +322,9 @@ impl Conditions {
             some => format!(" but {some}"),
         };
         match (self.speed, &self.requests_order) {
-            (Some(speed), _) => format!("replay of {file}, {lines} lines{left_out}, at speed {speed}"),
+            (Some(speed), _) => {
+                format!("replay of {file}, {lines} lines{left_out}, at speed {speed}")
+            }
             (None, Some(order)) => format!("requests of {file}, {lines} lines, order {order}"),
             (None, None) => format!("requests of {file}"),
         }

@@ -89,7 +89,10 @@ impl List {
         }
         out.put_slice(b" HTTP/1.1\r\n");
         for (name, line) in &self.common {
-            if !request.headers().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+            if !request
+                .headers()
+                .any(|(own, _)| own.eq_ignore_ascii_case(name))
+            {
                 out.put_slice(line.as_bytes());
             }
         }
@@ -181,7 +184,13 @@ mod tests {
         let told: Vec<_> = (0..5)
             .map(|number| (mixed.is_head(number), mixed.may_be_repeated(number)))
             .collect();
-        let expected = [(false, true), (true, true), (false, false), (false, true), (false, true)];
+        let expected = [
+            (false, true),
+            (true, true),
+            (false, false),
+            (false, true),
+            (false, true),
+        ];
         assert_eq!(told, expected);
         assert!(list(&lines, "", "idempotency-key: 5").may_be_repeated(2));
     }

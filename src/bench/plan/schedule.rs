@@ -392,7 +392,10 @@ mod tests {
             .collect();
         let stamps: Vec<Stamp> = times_us
             .iter()
-            .map(|&us| Stamp { us, resolution_us: 1 })
+            .map(|&us| Stamp {
+                us,
+                resolution_us: 1,
+            })
             .collect();
         times_us.sort_unstable();
         let speed = "2".parse().expect("a speed");

@@ -39,7 +39,12 @@ impl Background {
         let listed = config.requests_file.as_ref();
         let headers = listed.map(|listed| header_names(&listed.headers));
         let usual = || USUAL_STATUSES.to_owned();
-        let expect = listed.map(|listed| listed.expect.as_ref().map_or_else(usual, Statuses::to_string));
+        let expect = listed.map(|listed| {
+            listed
+                .expect
+                .as_ref()
+                .map_or_else(usual, Statuses::to_string)
+        });
         let conditions = Conditions {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("KVPOC_COMMIT").into(),

@@ -300,7 +300,10 @@ impl<'a> Bench<'a> {
         ));
         if let Some(file) = &config.requests_file {
             for (why, count) in &file.left_out {
-                output::say(&format!("left out of the replay: {} {why}", grouped(*count)));
+                output::say(&format!(
+                    "left out of the replay: {} {why}",
+                    grouped(*count)
+                ));
             }
         }
         let preset = &config.preset;

@@ -52,7 +52,9 @@ pub(super) fn request(args: &BenchArgs, target: &Target) -> Result<Option<Reques
 }
 
 /// Which answers are right: their statuses, and what they contain.
-pub(super) fn expected(args: &BenchArgs) -> Result<(Option<Statuses>, Option<String>), ConfigError> {
+pub(super) fn expected(
+    args: &BenchArgs,
+) -> Result<(Option<Statuses>, Option<String>), ConfigError> {
     let expect = args.expect.as_ref();
     let expect = expect.map(|text| parsed("--expect", text)).transpose()?;
     if args.contains.as_ref().is_some_and(String::is_empty) {

@@ -30,12 +30,27 @@ const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Settings of what is not asked for with a file.
 const OF_OTHER_LOADS: [&str; 10] = [
-    "method", "body", "body_file", "preset", "workload", "keys_dist", "keys", "keys_per_request", "verify",
+    "method",
+    "body",
+    "body_file",
+    "preset",
+    "workload",
+    "keys_dist",
+    "keys",
+    "keys_per_request",
+    "verify",
     "max_miss",
 ];
 /// Settings of the schedule, which a log has itself.
 const OF_SCHEDULES: [&str; 8] = [
-    "rps", "stages", "duration", "warmup", "arrivals", "find_max", "sweep", "requests_order",
+    "rps",
+    "stages",
+    "duration",
+    "warmup",
+    "arrivals",
+    "find_max",
+    "sweep",
+    "requests_order",
 ];
 
 /// What a file asks for.
@@ -90,7 +105,11 @@ pub(super) fn requests_file(
         (Some(file), None) => (REQUESTS, file),
         (None, Some(file)) => (REPLAY, file),
         (None, None) => {
-            refuse_typed(args, &["requests_order"], "it belongs to --requests; give that too")?;
+            refuse_typed(
+                args,
+                &["requests_order"],
+                "it belongs to --requests; give that too",
+            )?;
             refuse_typed(args, &["speed"], "it belongs to --replay; give that too")?;
             return Ok(None);
         }
@@ -98,7 +117,10 @@ pub(super) fn requests_file(
     check_fits(args, name, mode)?;
     let shown = file.display().to_string();
     let url = match target {
-        Target::Http { url, template: None } => url,
+        Target::Http {
+            url,
+            template: None,
+        } => url,
         Target::Http { url, .. } => {
             let mend = format!("the paths are those of {name}; give --target {url}");
             return Err(setting("--target", &target.to_string(), &mend));
@@ -111,9 +133,17 @@ pub(super) fn requests_file(
     let is_origin: IsOrigin<'_> = &|authority| TargetUrl::parse(authority).as_ref() == Some(url);
     let mut read = Lines::new(name, file);
     let headers = headers(args)?;
-    let has_place = |header: &Header| header.value.pieces().iter().any(|piece| matches!(piece, Piece::Place(_)));
+    let has_place = |header: &Header| {
+        header
+            .value
+            .pieces()
+            .iter()
+            .any(|piece| matches!(piece, Piece::Place(_)))
+    };
     if let Some(header) = headers.iter().find(|header| has_place(header)) {
-        let mend = format!("with {name} nothing is filled in; leave out {{id}}, {{ids}}, {{key}} and {{n}}");
+        let mend = format!(
+            "with {name} nothing is filled in; leave out {{id}}, {{ids}}, {{key}} and {{n}}"
+        );
         return Err(setting("--header", &format!("{}: …", header.name), &mend));
     }
     let (list, replay, format, left_out) = if name == REQUESTS {
@@ -135,7 +165,11 @@ pub(super) fn requests_file(
         left_out,
         fingerprint: read.fingerprint,
         list: Arc::new(list),
-        order: if replay.is_some() { RequestsOrder::File } else { args.requests_order },
+        order: if replay.is_some() {
+            RequestsOrder::File
+        } else {
+            args.requests_order
+        },
         replay,
         headers,
         expect,
@@ -164,7 +198,11 @@ fn check_fits(args: &BenchArgs, name: &str, mode: BenchMode) -> Result<(), Confi
         let mend = "the log of --replay has its own schedule; leave it out, or give --requests";
         refuse_typed(args, &OF_SCHEDULES, mend)?;
     } else {
-        refuse_typed(args, &["speed"], "it belongs to --replay, whose lines have times; leave it out")?;
+        refuse_typed(
+            args,
+            &["speed"],
+            "it belongs to --replay, whose lines have times; leave it out",
+        )?;
     }
     let fits = match mode {
         BenchMode::Once => true,
@@ -298,7 +336,8 @@ impl<'a> Lines<'a> {
             take(text).map_err(|error| at_line(&error.to_string()))?;
             self.filled += 1;
             for byte in text.bytes().chain([b'\n']) {
-                self.fingerprint = (self.fingerprint ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+                self.fingerprint =
+                    (self.fingerprint ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             }
         }
     }

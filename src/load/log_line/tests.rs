@@ -17,8 +17,14 @@ fn shown(line: &LogLine) -> String {
         Asked::LeftOut(name) => format!("left out: {name}"),
         Asked::Request(listed) => {
             let headers: String = listed.headers().map(|(n, v)| format!(" {n}={v}")).collect();
-            let body = listed.body().map_or_else(String::new, |body| format!(" [{body}]"));
-            format!("{} {}{headers}{body}", listed.method().name(), listed.path())
+            let body = listed
+                .body()
+                .map_or_else(String::new, |body| format!(" [{body}]"));
+            format!(
+                "{} {}{headers}{body}",
+                listed.method().name(),
+                listed.path()
+            )
         }
     }
 }
@@ -95,12 +101,27 @@ fn a_line_of_neither_format_is_refused_with_the_reason() {
     for (line, expected) in [
         ("GET /x", "neither a JSON object nor"),
         ("/x", "neither a JSON object nor"),
-        (r#"[24/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 1"#, "neither"),
-        (r#"h - - [24/Nov/2026:12:00:00] "GET / HTTP/1.1" 200 1"#, "is no time"),
-        (r#"h - - [31/Feb/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 1"#, "is no time"),
+        (
+            r#"[24/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 1"#,
+            "neither",
+        ),
+        (
+            r#"h - - [24/Nov/2026:12:00:00] "GET / HTTP/1.1" 200 1"#,
+            "is no time",
+        ),
+        (
+            r#"h - - [31/Feb/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 1"#,
+            "is no time",
+        ),
         (r#"h - - [-5] "GET / HTTP/1.1" 200 1"#, "is no time"),
-        (r#"h - - [1795521600] "GET / HTTP/1.1 200 1"#, "no closing quote"),
-        (r#"h - - [1795521600] "GET /\xZZ HTTP/1.1" 200 1"#, "no closing quote"),
+        (
+            r#"h - - [1795521600] "GET / HTTP/1.1 200 1"#,
+            "no closing quote",
+        ),
+        (
+            r#"h - - [1795521600] "GET /\xZZ HTTP/1.1" 200 1"#,
+            "no closing quote",
+        ),
         (r#"h - - [1795521600] "GET / HTTP/1.1" ok 1"#, "no status"),
         (r#"h - - [1795521600] "GET / HTTP/1.1" 200"#, "no status"),
         (r#"{"path":"/x""#, "no JSON object, from column"),
@@ -110,16 +131,30 @@ fn a_line_of_neither_format_is_refused_with_the_reason() {
         (r#"{"ts":-1,"path":"/x"}"#, "is no time"),
         (r#"{"ts":"noon","path":"/x"}"#, "is no time"),
         (r#"{"ts":"1969-12-31T23:59:59Z","path":"/x"}"#, "is no time"),
+        (r#"{"ts":"1795521600.5 ","path":"/"}"#, "is no time"),
+        (r#"{"ts":"2026-11-24T12:00:00.Z","path":"/"}"#, "is no time"),
         (r#"{"ts":1}"#, "no path, uri or request"),
         (r#"{"ts":1,"path":5}"#, "its path is no text"),
         (r#"{"ts":1,"path":"x"}"#, "begins with /"),
         (r#"{"ts":1,"path":"http://h:2/x"}"#, "another origin"),
-        (r#"{"ts":1,"request":"GET /a b HTTP/1.1"}"#, "no METHOD PATH"),
+        (
+            r#"{"ts":1,"request":"GET /a b HTTP/1.1"}"#,
+            "no METHOD PATH",
+        ),
         (r#"{"ts":1,"path":"/","headers":["secret"]}"#, "no object"),
-        (r#"{"ts":1,"path":"/","headers":{"a":["secret"]}}"#, "is no text"),
-        (r#"{"ts":1,"path":"/","method":"post","body":"secret"}"#, "write POST"),
+        (
+            r#"{"ts":1,"path":"/","headers":{"a":["secret"]}}"#,
+            "is no text",
+        ),
+        (
+            r#"{"ts":1,"path":"/","method":"post","body":"secret"}"#,
+            "write POST",
+        ),
     ] {
-        let error = parse(line).map(|found| shown(&found)).expect_err(line).to_string();
+        let error = parse(line)
+            .map(|found| shown(&found))
+            .expect_err(line)
+            .to_string();
         assert!(error.contains(expected), "{line}: {error}");
         assert!(!error.contains("secret"), "{error}");
     }

@@ -31,7 +31,11 @@ fn log(seed: u64, length_s: f64, quiet_rps: f64) -> (Vec<f64>, f64) {
         highest = highest.max(rps);
         let mut at_s = phase_s;
         loop {
-            at_s += if is_poisson { -(1.0 - draw(n)).ln() } else { 1.0 } / rps;
+            at_s += if is_poisson {
+                -(1.0 - draw(n)).ln()
+            } else {
+                1.0
+            } / rps;
             n += 1;
             if at_s >= end_s {
                 break;
@@ -46,19 +50,38 @@ fn log(seed: u64, length_s: f64, quiet_rps: f64) -> (Vec<f64>, f64) {
 /// What a target does with an arrival.
 #[derive(Debug, Clone, Copy)]
 enum Target {
-    Constant { latency_s: f64 },
-    Exponential { mean_s: f64 },
-    Lognormal { median_s: f64, sigma: f64 },
+    Constant {
+        latency_s: f64,
+    },
+    Exponential {
+        mean_s: f64,
+    },
+    Lognormal {
+        median_s: f64,
+        sigma: f64,
+    },
     /// One in a hundred takes a hundred times as long.
-    Bimodal { latency_s: f64 },
+    Bimodal {
+        latency_s: f64,
+    },
     /// First in, first out, at this share of the log's highest rate.
-    Queue { of_highest: f64 },
+    Queue {
+        of_highest: f64,
+    },
     /// First in, first out, at this share of the log's mean rate.
-    Weak { of_mean: f64 },
+    Weak {
+        of_mean: f64,
+    },
     /// Last in, first out.
-    WeakNewest { of_mean: f64 },
+    WeakNewest {
+        of_mean: f64,
+    },
     /// Answers take so long, and from a share of the log on so much longer.
-    Step { before_s: f64, more_s: f64, at: f64 },
+    Step {
+        before_s: f64,
+        more_s: f64,
+        at: f64,
+    },
 }
 
 /// When each arrival is answered.
@@ -90,9 +113,11 @@ fn answered_s(target: Target, due_s: &[f64], highest: f64, seed: u64) -> Vec<f64
                 }
                 Target::Queue { of_highest } => queue(of_highest * highest),
                 Target::Weak { of_mean } => queue(of_mean * mean),
-                Target::Step { before_s, more_s, at } => {
-                    before_s + if due_s < at * length_s { 0.0 } else { more_s }
-                }
+                Target::Step {
+                    before_s,
+                    more_s,
+                    at,
+                } => before_s + if due_s < at * length_s { 0.0 } else { more_s },
                 Target::WeakNewest { .. } => unreachable!("done above"),
             }
     };
