@@ -7,7 +7,6 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rand_distr::{Distribution as _, Exp, LogNormal};
 
-use super::*;
 use crate::bench::judge::flow::{Flow, Outline};
 use crate::bench::judge::rate::{Pace, pace};
 use crate::bench::judge::tally::Ending;
