@@ -173,24 +173,11 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     if mode == BenchMode::Merge {
         check_merge(&args)?;
     }
-    // Empty, it takes back what a variable or the file says.
-    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
-    let steady = |rate| Stages::steady(rate, args.duration);
     let target: Target = args.target.parse()?;
     let requests_file = requests_file(&args, mode, &target)?;
     let replay = requests_file.as_ref().and_then(|file| file.replay.as_ref());
-    // What a log asks for has no warm-up, and at least one arrival.
-    let (stages, warmup) = match replay {
-        Some(replay) => (replay.stages.clone(), Duration::ZERO),
-        None => (given.unwrap_or_else(|| steady(args.rps)), args.warmup),
-    };
+    let (stages, warmup) = schedule(&args, replay)?;
     let sweep = args.sweep.clone().unwrap_or_default();
-    if replay.is_none() {
-        check_schedule(&stages, args.warmup)?;
-    }
-    for &rate in &sweep.0 {
-        check_schedule(&steady(rate), args.warmup)?;
-    }
     // A merge has no generator, and its bound of the lag is that of the generators of its files.
     if mode != BenchMode::Merge {
         check_generator(&args)?;
@@ -269,6 +256,22 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             live: args.live,
         },
     })
+}
+
+/// The stages and what comes before them; of a log, its own.
+fn schedule(args: &BenchArgs, replay: Option<&Replay>) -> Result<(Stages, Duration), ConfigError> {
+    if let Some(replay) = replay {
+        return Ok((replay.stages.clone(), Duration::ZERO));
+    }
+    // Empty, it takes back what a variable or the file says.
+    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
+    let steady = |rate| Stages::steady(rate, args.duration);
+    let stages = given.unwrap_or_else(|| steady(args.rps));
+    check_schedule(&stages, args.warmup)?;
+    for &rate in args.sweep.iter().flat_map(|sweep| &sweep.0) {
+        check_schedule(&steady(rate), args.warmup)?;
+    }
+    Ok((stages, args.warmup))
 }
 
 fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {

@@ -97,6 +97,10 @@ pub(super) fn requests_file(
     mode: BenchMode,
     target: &Target,
 ) -> Result<Option<RequestsFile>, ConfigError> {
+    // It has refused what was typed, and heeds no variable of a run.
+    if mode == BenchMode::Merge {
+        return Ok(None);
+    }
     let (name, file) = match (&args.requests, &args.replay) {
         (Some(_), Some(_)) => {
             let mend = "a run has one load; give one of them";
