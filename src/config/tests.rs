@@ -399,9 +399,8 @@ fn a_file_of_requests_is_refused_what_it_would_not_heed() {
 #[test]
 fn a_replay_has_one_stage_of_its_own_length_and_the_usual_objectives() {
     let log = tempfile::NamedTempFile::new().expect("a file");
-    let lines: String = (0..11)
-        .map(|n| format!("{{\"ts\":{}.5,\"path\":\"/{n}\"}}\n", 1_000 + n))
-        .collect();
+    let line = |n| format!("{{\"ts\":{}.5,\"path\":\"/{n}\"}}\n", 1_000 + n);
+    let lines = (0..11).map(line).collect::<Vec<_>>().concat();
     std::fs::write(log.path(), lines).expect("written");
     let path = log.path().to_str().expect("text");
     let config = load_words(&["--replay", path, "--speed", "2"]).expect("a job");

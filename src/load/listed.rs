@@ -21,12 +21,15 @@ const FRAMING: [&str; 4] = ["content-length", "transfer-encoding", "connection",
 /// Whether an authority, as `host:port`, is that of the target.
 pub type IsOrigin<'a> = &'a dyn Fn(&str) -> bool;
 
+/// Name and value of a header.
+pub(super) type OwnHeader = (Box<str>, Box<str>);
+
 /// One request, as it is sent.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Listed {
     method: Method,
     path: Box<str>,
-    headers: Box<[(Box<str>, Box<str>)]>,
+    headers: Box<[OwnHeader]>,
     body: Option<Box<str>>,
 }
 
@@ -73,10 +76,10 @@ impl Listed {
     ///
     /// # Errors
     /// When the method is none, or has no body and is given one.
-    pub fn new(
+    pub(super) fn new(
         method: Option<&str>,
         path: String,
-        headers: Vec<(Box<str>, Box<str>)>,
+        headers: Vec<OwnHeader>,
         body: Option<String>,
     ) -> Result<Self, UnitError> {
         let method = match method {
@@ -169,7 +172,7 @@ pub(super) fn path_of(text: &str, is_origin: IsOrigin<'_>) -> Result<String, Uni
 pub(super) fn headers_of(
     members: &Map<String, Value>,
     recorded: bool,
-) -> Result<Vec<(Box<str>, Box<str>)>, UnitError> {
+) -> Result<Vec<OwnHeader>, UnitError> {
     let mut headers = Vec::new();
     for (name, value) in members {
         let is_framing = FRAMING.iter().any(|one| name.eq_ignore_ascii_case(one));

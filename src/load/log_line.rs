@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::{self, BorrowedFormatItem, well_known::Rfc3339};
 
-use super::listed::{IsOrigin, Listed, headers_of, path_of};
+use super::listed::{IsOrigin, Listed, OwnHeader, headers_of, path_of};
 use super::moments::Stamp;
 use crate::units::UnitError;
 
@@ -183,7 +183,7 @@ fn of_request_line(line: &[u8], is_origin: IsOrigin<'_>) -> Result<Asked, UnitEr
 fn request(
     method: &str,
     path: String,
-    headers: Vec<(Box<str>, Box<str>)>,
+    headers: Vec<OwnHeader>,
     body: Option<String>,
 ) -> Result<Asked, UnitError> {
     let listed = Listed::new(Some(method), path, headers, body)?;

@@ -79,11 +79,11 @@ pub fn own_rps(flow: &Flow, stage: usize, generators: u64) -> f64 {
         let asked = stretch.asked(stretch.start_ns, stretch.end_ns);
         return asked / stretch.seconds() / generators.max(1) as f64;
     }
-    let slot_s = stretch.seconds() / slots.len() as f64;
-    let width = ((1.0 / slot_s).ceil() as usize).clamp(1, slots.len());
+    let each_s = stretch.seconds() / slots.len() as f64;
+    let width = ((1.0 / each_s).ceil() as usize).clamp(1, slots.len());
     let due = |window: &[Slot]| window.iter().map(|slot| slot.due).sum::<u64>();
     let most = slots.windows(width).map(due).max().unwrap_or(0);
-    most as f64 / (width as f64 * slot_s)
+    most as f64 / (width as f64 * each_s)
 }
 
 /// Who explains that a latency is above its bound.

@@ -16,7 +16,8 @@ fn shown(line: &LogLine) -> String {
     match &line.asked {
         Asked::LeftOut(name) => format!("left out: {name}"),
         Asked::Request(listed) => {
-            let headers: String = listed.headers().map(|(n, v)| format!(" {n}={v}")).collect();
+            let headers = listed.headers().map(|(n, v)| format!(" {n}={v}"));
+            let headers = headers.collect::<Vec<_>>().concat();
             let body = listed
                 .body()
                 .map_or_else(String::new, |body| format!(" [{body}]"));

@@ -31,9 +31,9 @@ pub(super) fn backlog(
     halves: &Halves,
     min_rate: f64,
 ) -> Option<Backlog> {
-    let slot_s = stretch.seconds() / slots.len().max(1) as f64;
+    let each_s = stretch.seconds() / slots.len().max(1) as f64;
     let (due, ended) = (sums(slots, |slot| slot.due), sums(slots, |slot| slot.ended));
-    let ages_s: Vec<f64> = ages(&due, &ended).map(|slots| slots * slot_s).collect();
+    let ages_s: Vec<f64> = ages(&due, &ended).map(|age| age * each_s).collect();
     let last_s = *ages_s.last()?;
     let lowest_s = ages_s.iter().copied().min_by(f64::total_cmp)?;
     let risen_s = last_s - lowest_s;
@@ -54,7 +54,7 @@ pub(super) fn backlog(
     };
     changed(|spread| &spread.latency_us).then(|| Backlog {
         share: answered / asked,
-        since_s: since as f64 * slot_s,
+        since_s: since as f64 * each_s,
         unanswered: due[slots.len()].saturating_sub(ended[slots.len()]),
         without_generator: changed(|spread| &spread.undelayed_us),
         in_service: changed(|spread| &spread.service_us),
