@@ -4,6 +4,9 @@
 //! clock; `bench` gives them their meaning.
 
 mod expected;
+mod listed;
+mod log_line;
+mod moments;
 mod request;
 mod statuses;
 mod sweep;
@@ -14,8 +17,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use expected::{ExpectRecords, told};
+pub use listed::{Gathered, IsOrigin, Listed, RequestList, RequestsOrder};
+pub use log_line::{Asked, LogFormat, LogLine};
+pub use moments::{Moments, Speed, Stamp};
 pub use request::{
-    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, may_stand_in_a_header,
+    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, header_names,
+    may_stand_in_a_header,
 };
 pub use statuses::Statuses;
 pub use sweep::Sweep;

@@ -13,7 +13,8 @@ use clap::builder::BoolishValueParser;
 use super::address::parse_socket;
 use super::{STORE, StoreArgs, TargetTlsArgs};
 use crate::load::{
-    Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep,
+    Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, RequestsOrder, Shard, Speed,
+    Stages, Sweep,
 };
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
@@ -82,6 +83,29 @@ pub struct BenchArgs {
         default_missing_value = "note"
     )]
     pub expect_records: ExpectRecords,
+
+    /// File with one request per line, at most 256 MiB and 1,000,000 lines: a path, a URL of --target, or JSON with method,
+    /// path, headers and body. They are sent as they are, with each --header
+    #[arg(long, env = "KVPOC_REQUESTS", value_name = "FILE")]
+    pub requests: Option<PathBuf>,
+
+    /// Order of the lines of --requests: file (in turn, and again from the first) or random (drawn by --seed)
+    #[arg(
+        long,
+        env = "KVPOC_REQUESTS_ORDER",
+        value_name = "ORDER",
+        default_value = "file"
+    )]
+    pub requests_order: RequestsOrder,
+
+    /// Recorded requests to send again at their recorded times: an access log (common or combined format; only GET and
+    /// HEAD are sent), or JSON lines with ts or time, method, path, uri or request, headers and body
+    #[arg(long, env = "KVPOC_REPLAY", value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+
+    /// Speed of --replay: 2 is twice as fast as recorded
+    #[arg(long, env = "KVPOC_SPEED", value_name = "FACTOR", default_value = "1")]
+    pub speed: Speed,
 
     /// File with the bearer token for the target. `KVPOC_TOKEN` takes precedence, but is sent to kvpoc serve only, never
     /// to a URL with a path

@@ -164,7 +164,11 @@ const BENCH: Table = (
                 "token_file",
             ],
         ),
-        ("TLS of the target", &["ca", "cert", "key", "insecure"]),
+        (
+            "Requests from a file",
+            &["requests", "requests_order", "replay", "speed"],
+        ),
+        ("TLS of an https target", &["ca", "cert", "key", "insecure"]),
         (
             "Load",
             &[

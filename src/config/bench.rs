@@ -6,6 +6,7 @@
 mod checks;
 mod records;
 mod request;
+mod requests_file;
 mod tls;
 
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ use crate::units::KeyCount;
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
 };
+use requests_file::requests_file;
+pub use requests_file::{Replay, RequestsFile};
 pub use tls::TargetTls;
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
@@ -52,6 +55,8 @@ pub struct BenchConfig {
     pub expect_records: ExpectRecords,
     /// How to speak TLS with it; `None`: not at all.
     pub tls: Option<TargetTls>,
+    /// What to ask of it, where that stands in a file.
+    pub requests_file: Option<RequestsFile>,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -104,6 +109,12 @@ impl BenchConfig {
     pub fn check_format(&self, format: Format) -> Result<(), ConfigError> {
         let request = self.request.as_ref();
         request.map_or(Ok(()), |request| records::check_batch(format, request))
+    }
+
+    /// The schedule of a log, where one is replayed.
+    #[must_use]
+    pub fn replay(&self) -> Option<&Replay> {
+        self.requests_file.as_ref()?.replay.as_ref()
     }
 
     /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
@@ -181,15 +192,11 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     if mode == BenchMode::Merge {
         check_merge(&args)?;
     }
-    // Empty, it takes back what a variable or the file says.
-    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
-    let steady = |rate| Stages::steady(rate, args.duration);
-    let stages = given.unwrap_or_else(|| steady(args.rps));
+    let target: Target = args.target.parse()?;
+    let requests_file = requests_file(&args, mode, &target)?;
+    let replay = requests_file.as_ref().and_then(|file| file.replay.as_ref());
+    let (stages, warmup) = schedule(&args, replay)?;
     let sweep = args.sweep.clone().unwrap_or_default();
-    check_schedule(&stages, args.warmup)?;
-    for &rate in &sweep.0 {
-        check_schedule(&steady(rate), args.warmup)?;
-    }
     // A merge has no generator, and its bound of the lag is that of the generators of its files.
     if mode != BenchMode::Merge {
         check_generator(&args)?;
@@ -200,8 +207,8 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let mut preset = args.preset;
     preset.mix = args.workload.unwrap_or(preset.mix);
     preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
-    let target: Target = args.target.parse()?;
-    let operations = objectives::operations(preset.mix, target.is_template());
+    let is_other = target.is_template() || requests_file.is_some();
+    let operations = objectives::operations(preset.mix, is_other);
     if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
         let mend = "--layers needs the store and a kvpoc serve over it; give http://HOST:PORT of that server";
         return Err(setting("--target", &args.target, mend));
@@ -209,6 +216,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     // A merge asks nothing of anybody.
     let request = match mode {
         BenchMode::Merge => None,
+        _ if requests_file.is_some() => None,
         _ => request::request(&args, &target)?,
     };
     let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
@@ -238,7 +246,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         merge: args.merge,
         sweep,
         abort: args.abort,
-        token: if target.is_template() {
+        token: if is_other {
             Token::read_for_another(args.token_file.as_deref())?
         } else {
             Token::read(args.token_file.as_deref())?
@@ -247,10 +255,11 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         tls,
         request,
         expect_records,
+        requests_file,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,
-        warmup: args.warmup,
+        warmup,
         keys: args.keys,
         preset,
         keys_per_request: args.keys_per_request,
@@ -274,6 +283,22 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             quiet: args.quiet,
         },
     })
+}
+
+/// The stages and what comes before them; of a log, its own.
+fn schedule(args: &BenchArgs, replay: Option<&Replay>) -> Result<(Stages, Duration), ConfigError> {
+    if let Some(replay) = replay {
+        return Ok((replay.stages.clone(), Duration::ZERO));
+    }
+    // Empty, it takes back what a variable or the file says.
+    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
+    let steady = |rate| Stages::steady(rate, args.duration);
+    let stages = given.unwrap_or_else(|| steady(args.rps));
+    check_schedule(&stages, args.warmup)?;
+    for &rate in args.sweep.iter().flat_map(|sweep| &sweep.0) {
+        check_schedule(&steady(rate), args.warmup)?;
+    }
+    Ok((stages, args.warmup))
 }
 
 fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {

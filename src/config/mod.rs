@@ -24,7 +24,9 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{Node, Servers, StoreUrl, Topology};
-pub use bench::{BenchConfig, BenchMode, Given, Outputs, SELF_TEST_RPS, TargetTls};
+pub use bench::{
+    BenchConfig, BenchMode, Given, Outputs, Replay, RequestsFile, SELF_TEST_RPS, TargetTls,
+};
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
 pub use names::misspelt_variables;
@@ -199,7 +201,8 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
     use crate::load::{
-        ExpectRecords, HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template,
+        ExpectRecords, HeaderLine, KeysDist, Listed, LogFormat, LogLine, Method, Mix, Shard,
+        Stages, Statuses, Template,
     };
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
@@ -218,6 +221,8 @@ pub fn fuzz(text: &str) {
         text.parse::<Method>(),
         HeaderLine::from(text.to_owned()).parse(),
     );
+    let _ = Listed::parse(text, &|_, _| true);
+    let _ = LogLine::parse(text, LogFormat::of(text), &|_, _| true);
     assert_eq!(Template::of(text.as_bytes()).to_string(), text);
     if let Ok(expected) = text.parse::<ExpectRecords>() {
         assert_eq!(expected.to_string().parse(), Ok(expected));

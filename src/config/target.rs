@@ -127,7 +127,7 @@ impl fmt::Display for Target {
 }
 
 impl TargetUrl {
-    fn parse(authority: &str, tls: bool) -> Option<Self> {
+    pub(super) fn parse(authority: &str, tls: bool) -> Option<Self> {
         let url = url::Url::parse(&format!("{}://{authority}", scheme(tls))).ok()?;
         let host = url.host_str().filter(|host| !host.is_empty())?;
         let port = url.port_or_known_default()?;

@@ -355,3 +355,88 @@ fn what_is_wrong_with_a_request_is_told_without_its_secrets() {
         assert!(!found.contains("secret"), "{found}");
     }
 }
+
+#[test]
+fn a_file_of_requests_is_refused_what_it_would_not_heed() {
+    let many = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(many.path(), "/\n".repeat(1_000_001)).expect("written");
+    let many = format!("--requests {}", many.path().display());
+    let own = "the log of --replay has its own schedule";
+    let asked = "says what is asked for; leave it out";
+    let mut rows: Vec<(String, &str)> = [
+        ("--requests a --replay b", "a run has one load"),
+        ("--speed 2", "for --speed: it belongs to --replay"),
+        ("--requests a --speed 2", "it belongs to --replay"),
+        ("--requests-order random", "it belongs to --requests"),
+        ("--requests a --layers", "loads of their own"),
+        ("--requests a --self-test", "loads of their own"),
+        ("--requests a --target h:1/x", "give --target http://h:1"),
+        (
+            "--replay a --target store",
+            "give --target http://HOST:PORT",
+        ),
+        (
+            "--requests a -H x:{n}",
+            "'x: …' for --header: with --requests nothing is filled in",
+        ),
+        (
+            "--requests /nonexistent",
+            "'/nonexistent' for --requests: No such file",
+        ),
+        ("--requests Cargo.toml", "line 1: a request is a path"),
+        ("--replay Cargo.toml", "line 1: it is neither"),
+        ("--replay a --speed 0", "a speed is above 0"),
+        ("--requests a --requests-order x", "write file or random"),
+        (&many, "1,000,000 lines"),
+    ]
+    .map(|(line, expected)| (line.to_owned(), expected))
+    .to_vec();
+    for flag in [
+        "--rps 5",
+        "--stages 5:5s",
+        "--duration 5s",
+        "--warmup 0s",
+        "--arrivals poisson",
+        "--find-max",
+        "--sweep 5",
+        "--requests-order file",
+    ] {
+        rows.push((format!("--replay a {flag}"), own));
+    }
+    for flag in [
+        "--method PUT",
+        "--body x",
+        "--body-file x",
+        "--preset etc",
+        "--workload single",
+        "--keys-dist uniform",
+        "--keys 5",
+        "--keys-per-request 5",
+        "--verify 0",
+        "--max-miss 0",
+    ] {
+        rows.push((format!("--requests a {flag}"), asked));
+    }
+    for (line, expected) in rows {
+        let words: Vec<&str> = line.split(' ').collect();
+        let found = load_words(&words).map(|_| ()).expect_err(&line).to_string();
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+}
+
+#[test]
+fn a_replay_has_one_stage_of_its_own_length_and_the_usual_objectives() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let line = |n| format!("{{\"ts\":{}.5,\"path\":\"/{n}\"}}\n", 1_000 + n);
+    let lines = (0..11).map(line).collect::<Vec<_>>().concat();
+    std::fs::write(log.path(), lines).expect("written");
+    let path = log.path().to_str().expect("text");
+    let config = load_words(&["--replay", path, "--speed", "2"]).expect("a job");
+    assert_eq!(config.stages.to_string(), "2:5s500ms");
+    assert!(config.warmup.is_zero() && config.objectives.bound_latency());
+    let file = config.requests_file.expect("a file");
+    assert_eq!(
+        (file.lines, file.list.len(), file.format),
+        (11, 11, "JSON lines")
+    );
+}

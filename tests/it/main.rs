@@ -22,6 +22,7 @@ mod network;
 mod openapi;
 mod outputs;
 mod proxy;
+mod replay;
 mod requests;
 mod secure;
 mod seed;

@@ -129,7 +129,9 @@ async fn read_answers(
     inbox: &mut Inbox,
     answers: &mut u64,
 ) -> End {
-    let mut reader = Reader::new(bodies(&worker.share.workload));
+    let workload = &worker.share.workload;
+    let mut reader = Reader::new(bodies(workload));
+    let has_heads = workload.form.as_ref().is_some_and(|form| form.has_heads());
     loop {
         let received = inbox.receive_from(line, &worker.buffer).await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);
@@ -141,6 +143,14 @@ async fn read_answers(
             }
             if received.is_err() {
                 return (0, Some(End::Closed));
+            }
+            if has_heads {
+                let is_head = worker.carries_head(slot);
+                reader.expect(if is_head {
+                    Bodies::Absent
+                } else {
+                    bodies(workload)
+                });
             }
             let Read { consumed, response } = match reader.read(bytes, closed) {
                 Ok(read) => read,

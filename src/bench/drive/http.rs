@@ -192,6 +192,13 @@ impl Reader {
         }
     }
 
+    /// What becomes of the body of the next answer, where that is not the same for all of them.
+    pub fn expect(&mut self, bodies: Bodies) {
+        if self.answer.is_none() {
+            self.bodies = bodies;
+        }
+    }
+
     /// Nothing of the next answer has been read.
     #[must_use]
     pub fn is_between_answers(&self) -> bool {

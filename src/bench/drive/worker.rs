@@ -478,6 +478,13 @@ impl Worker {
         slot.carries.is_none() || slot.may_send_again(&self.share.workload)
     }
 
+    /// Whether the answer that this slot waits for has no body.
+    pub(super) fn carries_head(&self, slot: usize) -> bool {
+        let carries = self.state.borrow().slots[slot].carries;
+        let form = self.share.workload.form.as_ref();
+        carries.is_some_and(|one| form.is_some_and(|form| form.is_head_of(one.arrival.number)))
+    }
+
     /// A connection is gone, for this reason.
     pub(super) fn lost(&self, slot: usize, end: End) {
         let now_ns = self.now_ns();

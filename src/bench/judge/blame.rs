@@ -3,7 +3,7 @@
 //! Enters: tallies and the flow of a run. Leaves: a [`Culprit`] and the parts of a latency. Must not blame the target for
 //! the generator's own delay or for too few connections, nor either of them for the target's.
 
-use super::flow::Pool;
+use super::flow::{Flow, Pool, Slot};
 use super::histogram::value_at;
 use super::rate::Pace;
 use super::tally::Tally;
@@ -62,6 +62,28 @@ pub fn parts_at(tally: &Tally, quantile: Quantile) -> Parts {
         connection_wait: undelayed_us - service_us,
         target: service_us,
     }
+}
+
+/// Arrivals per second that the connections of one generator of several have to carry in a stage; of a log, in its busiest
+/// second.
+#[must_use]
+pub fn own_rps(flow: &Flow, stage: usize, generators: u64) -> f64 {
+    let Some(stretch) = flow.outline.stretches.get(stage) else {
+        return 0.0;
+    };
+    let slots = flow
+        .slots
+        .get(stretch.first_slot..stretch.first_slot + stretch.slots);
+    let slots = slots.unwrap_or_default();
+    if stretch.recorded_middle_ns.is_none() || slots.is_empty() {
+        let asked = stretch.asked(stretch.start_ns, stretch.end_ns);
+        return asked / stretch.seconds() / generators.max(1) as f64;
+    }
+    let each_s = stretch.seconds() / slots.len() as f64;
+    let width = ((1.0 / each_s).ceil() as usize).clamp(1, slots.len());
+    let due = |window: &[Slot]| window.iter().map(|slot| slot.due).sum::<u64>();
+    let most = slots.windows(width).map(due).max().unwrap_or(0);
+    most as f64 / (width as f64 * each_s)
 }
 
 /// Who explains that a latency is above its bound.
@@ -249,5 +271,19 @@ mod tests {
             of_pace(&silence(false), &Pool::default(), 400.0),
             Culprit::Target
         );
+    }
+
+    #[test]
+    fn a_generators_own_rate_is_its_share_and_of_a_log_the_busiest_second() {
+        let stages = "100:10s".parse().expect("stages");
+        let outline = crate::bench::judge::flow::Outline::new(std::time::Duration::ZERO, &stages);
+        let mut flow = Flow::new(outline);
+        assert!((own_rps(&flow, 1, 4) - 25.0).abs() < 1e-9);
+        flow.outline.stretches[1].recorded_middle_ns = Some(0);
+        // Slots of 100 ms: 30 in each of the fourth second, one in all others.
+        for (place, slot) in flow.slots.iter_mut().enumerate() {
+            slot.due = if (30..40).contains(&place) { 30 } else { 1 };
+        }
+        assert!((own_rps(&flow, 1, 4) - 300.0).abs() < 1e-9);
     }
 }

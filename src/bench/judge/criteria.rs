@@ -205,7 +205,7 @@ fn of_stage(evidence: &Evidence, objective: &Objective, stage: usize) -> Option<
     let stretch = evidence.flow.outline.stretches.get(stage)?;
     let asked_rps = stretch.asked(stretch.start_ns, stretch.end_ns) / stretch.seconds();
     // The connections are those of one generator, and so is its part of the rate.
-    let own_rps = asked_rps / evidence.generators.max(1) as f64;
+    let own_rps = blame::own_rps(&evidence.flow, stage, evidence.generators);
     Some(match objective.bound {
         Bound::Rate { at_least } => {
             let pace = rate::pace(&evidence.flow, stage, evidence.generators, at_least);
@@ -270,7 +270,7 @@ fn answered_well(evidence: &Evidence, paced: Criterion, at_least: f64) -> Criter
         grouped(well),
         grouped(scheduled)
     );
-    let own_rps = asked_rps / evidence.generators.max(1) as f64;
+    let own_rps = blame::own_rps(&evidence.flow, stage, evidence.generators);
     let met = share >= at_least;
     Criterion {
         met,

@@ -19,6 +19,7 @@
 //!
 //! Besides, a target that for a second or more gave hardly any of the answers that should have come was down (module `silence`).
 
+mod recorded;
 mod silence;
 mod trend;
 
@@ -117,7 +118,11 @@ pub fn pace(flow: &Flow, number: usize, generators: u64, min_rate: f64) -> Pace 
         carried_over: backlog_of(before),
         generators: generators.max(1) as f64,
     };
-    if let Some(backlog) = stage.backlog(min_rate) {
+    let backlog = match stretch.recorded_middle_ns {
+        Some(_) => recorded::backlog(stretch, slots, halves, min_rate),
+        None => stage.backlog(min_rate),
+    };
+    if let Some(backlog) = backlog {
         return Pace::Behind(backlog);
     }
     match silence::in_stage(flow, number) {

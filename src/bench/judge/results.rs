@@ -19,6 +19,7 @@ use super::verdict::{self, Verdict};
 use crate::bench::plan::schedule::Schedule;
 use crate::machine::{CpuUse, Machine};
 use crate::objectives::{Operation, Quantile};
+use crate::units::grouped;
 
 /// The version of [`Results`].
 pub const SCHEMA: u32 = 2;
@@ -248,6 +249,20 @@ pub struct Conditions {
     pub contains: Option<String>,
     /// The records that the answers of a target with a path of its own were compared with; `null`: none.
     pub records: Option<String>,
+    /// File that the requests came from; `null`, as the next ones, where they did not.
+    pub requests_file: Option<String>,
+    /// How its lines were written.
+    pub requests_format: Option<String>,
+    /// How many it had.
+    pub requests_lines: Option<u64>,
+    /// Of those, what was not asked for, by the reason.
+    pub requests_left_out: Option<BTreeMap<String, u64>>,
+    /// The same for the same lines.
+    pub requests_fingerprint: Option<String>,
+    /// How its lines were taken: `file` or `random`; of a log by their times.
+    pub requests_order: Option<String>,
+    /// How many times as fast as recorded a log was replayed.
+    pub speed: Option<f64>,
     /// Which part of the schedule, of how many generators.
     pub shard: String,
     /// Generators whose results these are.
@@ -289,7 +304,7 @@ pub struct Conditions {
 impl Conditions {
     /// What was asked, and which answers were right, of a target with a path of its own.
     pub(in crate::bench) fn request(&self) -> Option<String> {
-        let (method, expect) = (self.method.as_ref()?, self.expect.as_ref()?);
+        let expect = self.expect.as_ref()?;
         let contains = match &self.contains {
             Some(text) => format!(", with {text:?} in the body"),
             None => String::new(),
@@ -298,10 +313,32 @@ impl Conditions {
             Some(records) => format!("; compared with {records}"),
             None => String::new(),
         };
-        Some(format!(
-            "{method} {}; expects {expect}{contains}{records}",
-            self.target
-        ))
+        let target = &self.target;
+        let asked = match (&self.method, &self.requests_file) {
+            (Some(method), _) => format!("{method} {target}"),
+            (None, file) => format!("{} to {target}", self.listed(file.as_ref()?)),
+        };
+        Some(format!("{asked}; expects {expect}{contains}{records}"))
+    }
+
+    /// What was asked for out of a file.
+    fn listed(&self, file: &str) -> String {
+        let lines = grouped(self.requests_lines.unwrap_or_default());
+        let left_out = self.requests_left_out.iter().flatten();
+        let left_out: Vec<String> = left_out
+            .map(|(why, &count)| format!("{} {why}", grouped(count)))
+            .collect();
+        let left_out = match left_out.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(" but {some}"),
+        };
+        match (self.speed, &self.requests_order) {
+            (Some(speed), _) => {
+                format!("replay of {file}, {lines} lines{left_out}, at speed {speed}")
+            }
+            (None, Some(order)) => format!("requests of {file}, {lines} lines, order {order}"),
+            (None, None) => format!("requests of {file}"),
+        }
     }
 }
 

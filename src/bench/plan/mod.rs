@@ -7,6 +7,7 @@ pub mod answers;
 mod expected;
 pub mod form;
 pub mod keys;
+pub mod list;
 pub mod schedule;
 pub mod workload;
 

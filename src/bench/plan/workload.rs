@@ -147,7 +147,7 @@ impl Workload {
     #[must_use]
     pub fn may_be_repeated(&self, number: u64) -> bool {
         match &self.form {
-            Some(form) => form.may_be_repeated(),
+            Some(form) => form.may_be_repeated(number),
             None => self.ask(number) != Ask::Write,
         }
     }

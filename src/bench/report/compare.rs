@@ -56,7 +56,7 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 25] = [
+const CONDITIONS: [&str; 29] = [
     "stages",
     "shard",
     "generators",
@@ -82,6 +82,10 @@ const CONDITIONS: [&str; 25] = [
     "expect",
     "match",
     "records",
+    "requests_lines",
+    "requests_fingerprint",
+    "requests_order",
+    "speed",
 ];
 
 /// Reads the JSON of an earlier run.

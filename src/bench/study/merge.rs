@@ -57,7 +57,8 @@ impl Part {
             let stages: Stages = self.conditions.stages.parse().context(load)?;
             let mix: Mix = self.conditions.workload.parse().context(load)?;
             let target: Target = self.conditions.target.parse().context(load)?;
-            let operations = objectives::operations(mix, target.is_template());
+            let is_other = target.is_template() || self.conditions.requests_file.is_some();
+            let operations = objectives::operations(mix, is_other);
             config.check_objectives(&stages, &operations)?;
             let given = config.objectives.clone();
             bounds.objectives = if target.is_template() {
@@ -314,6 +315,14 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         expect,
         contains,
         records,
+        // By its lines: it may have another name on another host.
+        requests_file: _,
+        requests_format,
+        requests_lines,
+        requests_left_out,
+        requests_fingerprint,
+        requests_order,
+        speed,
         shard: _,
         generators: _,
         started_at: _,
@@ -343,6 +352,12 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         ("expect", json!(expect)),
         ("match", json!(contains)),
         ("records", json!(records)),
+        ("requests_format", json!(requests_format)),
+        ("requests_lines", json!(requests_lines)),
+        ("requests_left_out", json!(requests_left_out)),
+        ("requests_fingerprint", json!(requests_fingerprint)),
+        ("requests_order", json!(requests_order)),
+        ("speed", json!(speed)),
         ("stages", json!(stages)),
         ("duration_s", json!(duration_s)),
         ("warmup_s", json!(warmup_s)),

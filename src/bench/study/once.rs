@@ -24,6 +24,7 @@ use crate::bench::judge::series::Series;
 use crate::bench::judge::verdict::Verdict;
 use crate::bench::plan::form::{Around, Form};
 use crate::bench::plan::keys::Chooser;
+use crate::bench::plan::list::List;
 use crate::bench::plan::schedule::Schedule;
 use crate::bench::plan::workload::{self, Workload};
 use crate::bench::report;
@@ -150,7 +151,7 @@ impl<'a> Bench<'a> {
             Target::Http {
                 url,
                 template: None,
-            } => {
+            } if config.requests_file.is_none() => {
                 let (address, info) =
                     probe::probe(url, tls.as_ref(), config.token.as_ref()).await?;
                 (Way::Http(address), info)
@@ -196,9 +197,12 @@ impl<'a> Bench<'a> {
 
     fn load(&self, stages: &Stages, stop: &CancellationToken) -> Load {
         let config = self.config;
-        let schedule = Schedule::new(stages, config.warmup, config.arrivals, config.seed);
+        let schedule = match config.replay() {
+            Some(replay) => Schedule::recorded(replay.moments.clone()),
+            None => Schedule::new(stages, config.warmup, config.arrivals, config.seed),
+        };
         Load {
-            outline: Outline::new(config.warmup, stages),
+            outline: outline(config, stages),
             schedule: Arc::new(schedule.of_shard(config.shard)),
             start_at: config.start_at,
             workload: self.workload.clone(),
@@ -275,6 +279,9 @@ impl<'a> Bench<'a> {
             let keys = keys.map_or_else(String::new, |keys| format!(" of {keys} keys"));
             return format!("{} {target}{keys}", request.method.name());
         }
+        if let Some(file) = &self.config.requests_file {
+            return format!("{target} with the requests of {}", file.file.display());
+        }
         let engine = [&self.info.engine, &self.info.engine_version];
         let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
         format!(
@@ -315,6 +322,14 @@ impl<'a> Bench<'a> {
                 output::say(&format!(
                     "Preset {}: synthetic, after {}",
                     preset.name, preset.source
+                ));
+            }
+        }
+        if let Some(file) = &config.requests_file {
+            for (why, count) in &file.left_out {
+                output::say(&format!(
+                    "Left out of the replay: {} {why}",
+                    grouped(*count)
                 ));
             }
         }
@@ -361,6 +376,14 @@ fn tls(config: &BenchConfig) -> anyhow::Result<Option<Tls>> {
     }
 }
 
+/// The outline of the whole schedule.
+pub(super) fn outline(config: &BenchConfig, stages: &Stages) -> Outline {
+    match config.replay() {
+        Some(replay) => Outline::recorded(stages, &replay.moments),
+        None => Outline::new(config.warmup, stages),
+    }
+}
+
 /// Each connection is an open file, and the limit was raised as far as it goes.
 fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     if config.target == Target::Store {
@@ -393,7 +416,7 @@ fn refuse_raw(config: &BenchConfig, workload: &Workload) -> anyhow::Result<()> {
 /// `None`: the requests name no keys.
 fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Option<KeyCount>> {
     let asked = config.request.as_ref().map(Request::keys_asked);
-    if asked == Some(KeysAsked::None) {
+    if asked == Some(KeysAsked::None) || config.requests_file.is_some() {
         return Ok(None);
     }
     let told = || KeyCount::new(info.dataset.as_ref()?.keys);
@@ -433,10 +456,16 @@ fn workload(
         token: &workload::token_line(token),
         key_prefix: &key_prefix,
     };
-    let form = config.request.as_ref();
-    let form = form
-        .map(|request| Form::new(request, &around))
-        .transpose()?;
+    let form = match (&config.request, &config.requests_file) {
+        (Some(request), _) => Some(Form::new(request, &around)?),
+        (None, Some(file)) => {
+            let requests = (file.list.clone(), file.order, config.seed);
+            let list = List::new(requests, (&authority, around.token), &file.headers);
+            let contains = file.contains.as_deref();
+            Some(Form::of_list(list, file.expect.clone(), contains))
+        }
+        (None, None) => None,
+    };
     Ok(Workload {
         mix: config.preset.mix,
         chooser: Chooser::new(config.preset.keys_dist, keys.unwrap_or(KeyCount::ONE)),

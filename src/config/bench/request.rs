@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 
 use crate::cli::BenchArgs;
 use crate::config::{ConfigError, Target, conflict, setting};
-use crate::load::{Header, HeaderLine, Method, Request, Template};
+use crate::load::{Header, HeaderLine, Method, Request, Statuses, Template};
 
 /// Every arrival is put together in memory anew: what is larger measures the memory.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -35,17 +35,33 @@ pub(super) fn request(args: &BenchArgs, target: &Target) -> Result<Option<Reques
         let mend = format!("a {} has no body; leave it out", method.name());
         return Err(setting("--body", &value, &mend));
     }
+    if args.contains.is_some() && method.is_head() {
+        let mend = "no answer to HEAD has a body; leave it out, or give --method GET";
+        let text = args.contains.as_deref().unwrap_or_default();
+        return Err(setting("--match", text, mend));
+    }
+    let (expect, contains) = expected(args)?;
     Ok(Some(Request {
         headers: headers(args)?,
-        expect: match &args.expect {
-            Some(text) => Some(parsed("--expect", text)?),
-            None => None,
-        },
-        contains: contains(args, &method)?,
+        expect,
+        contains,
         method,
         path,
         body,
     }))
+}
+
+/// Which answers are right: their statuses, and what they contain.
+pub(super) fn expected(
+    args: &BenchArgs,
+) -> Result<(Option<Statuses>, Option<String>), ConfigError> {
+    let expect = args.expect.as_ref();
+    let expect = expect.map(|text| parsed("--expect", text)).transpose()?;
+    if args.contains.as_ref().is_some_and(String::is_empty) {
+        let mend = "every body contains it; give a text, or leave it out";
+        return Err(setting("--match", "", mend));
+    }
+    Ok((expect, args.contains.clone()))
 }
 
 fn parsed<T>(name: &str, text: &str) -> Result<T, ConfigError>
@@ -95,7 +111,7 @@ fn bytes(count: usize) -> String {
 }
 
 /// A flag is one header; a variable and a settings file hold one on each line.
-fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
+pub(super) fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
     let is_typed = args
         .given
         .iter()
@@ -155,22 +171,4 @@ fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
             Err(setting("--body-file", &file.display().to_string(), &mend))
         }
     }
-}
-
-fn contains(args: &BenchArgs, method: &Method) -> Result<Option<String>, ConfigError> {
-    let Some(text) = &args.contains else {
-        return Ok(None);
-    };
-    if text.is_empty() {
-        return Err(setting(
-            "--match",
-            text,
-            "every body contains it; give a text, or leave it out",
-        ));
-    }
-    if method.is_head() {
-        let mend = "no answer to HEAD has a body; leave it out, or give --method GET";
-        return Err(setting("--match", text, mend));
-    }
-    Ok(Some(text.clone()))
 }
