@@ -270,7 +270,7 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_BENCH_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Write all results to this folder: HTML report, JSON, HdrHistogram files, CSV
+    /// Write all results to this folder: HTML report, JSON, histograms, CSV
     ///
     /// The files are report.html, report.json, latency.hlog, latency.hgrm and series.csv; of --sweep and --find-max a
     /// page with the chart, a JSON and a CSV.

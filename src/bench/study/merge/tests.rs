@@ -190,7 +190,7 @@ fn what_does_not_belong_together_is_not_added_up() {
             "already a merged result",
         ),
         (|parts| parts[2].evidence.objectives.max_miss = 0.5, "--slo"),
-        (Vec::clear, "not a result"),
+        (Vec::clear, "no result to merge"),
     ] {
         let error = refusal(change).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
