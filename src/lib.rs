@@ -1,5 +1,5 @@
-//! kvpoc proves, honestly, that an HTTP service over Dragonfly holds 20,000 requests/s and 300,000 key
-//! operations/s on 10 million keys.
+//! kvpoc measures whether an HTTP service over `DragonflyDB` holds a given load, such as 20,000 requests/s and
+//! 300,000 key operations/s on 10 million keys.
 //!
 //! # The four flows
 //! - **seed**: plan → batch of indexes → records in one buffer → `Store::put_batch` → progress, summary.

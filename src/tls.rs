@@ -31,7 +31,7 @@ pub struct Settings {
     pub certificate: &'static str,
     /// Of its private key.
     pub key: &'static str,
-    /// Whose certificate is checked: "the store's".
+    /// Whose certificate is checked: "the store".
     pub whose: &'static str,
 }
 
@@ -84,7 +84,7 @@ fn roots(
     if roots.is_empty() {
         let Settings { whose, ca, .. } = settings;
         return Err(TlsError(format!(
-            "the system has no certificates to check {whose} against: give {ca} FILE"
+            "no system CA certificates found to verify {whose} with: give {ca} FILE"
         )));
     }
     Ok((roots, given))

@@ -4,6 +4,7 @@
 //! another. Must not ask the target anything, nor print the token.
 
 mod checks;
+mod records;
 mod request;
 mod tls;
 
@@ -11,10 +12,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{ConfigError, StoreConfig, Target, Token, setting, share, store};
+use super::{ConfigError, StoreConfig, Target, Token, conflict, setting, share, store};
 use crate::cli::{BenchArgs, Reads};
-use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
+use crate::load::{Arrivals, ExpectRecords, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
+use crate::record::Format;
 use crate::units::KeyCount;
 use checks::{
     check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
@@ -48,6 +50,8 @@ pub struct BenchConfig {
     pub request: Option<Request>,
     /// How to speak TLS with it; `None`: not at all.
     pub tls: Option<TargetTls>,
+    /// Which records its answers are compared with.
+    pub expect_records: ExpectRecords,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -93,6 +97,15 @@ pub struct BenchConfig {
 }
 
 impl BenchConfig {
+    /// Values of this format can be told apart in the answers. For datasets that are known only after the settings.
+    ///
+    /// # Errors
+    /// Why not, and what to ask for.
+    pub fn check_format(&self, format: Format) -> Result<(), ConfigError> {
+        let request = self.request.as_ref();
+        request.map_or(Ok(()), |request| records::check_batch(format, request))
+    }
+
     /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
     ///
     /// # Errors
@@ -151,6 +164,8 @@ pub struct Outputs {
     pub compare: Option<PathBuf>,
     /// Where the growing report is served.
     pub live: Option<SocketAddr>,
+    /// No progress.
+    pub quiet: bool,
 }
 
 impl Outputs {
@@ -188,7 +203,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let target: Target = args.target.parse()?;
     let operations = objectives::operations(preset.mix, target.is_template());
     if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
-        let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
+        let mend = "--layers needs the store and a kvpoc serve over it; give http://HOST:PORT of that server";
         return Err(setting("--target", &args.target, mend));
     }
     // A merge asks nothing of anybody.
@@ -200,6 +215,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         BenchMode::Merge => None,
         _ => tls::tls(&args.tls, &target)?,
     };
+    let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
     // Those of a merge are held against the loads of the files, once they are read.
     if mode != BenchMode::Merge {
         check_objectives(&args.slo, &stages, &operations)?;
@@ -230,6 +246,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         target,
         tls,
         request,
+        expect_records,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,
@@ -254,6 +271,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
             out: args.out,
             compare: args.compare,
             live: args.live,
+            quiet: args.quiet,
         },
     })
 }
@@ -270,8 +288,8 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
     let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
     let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
     if asked.next().is_some() {
-        let names = "--layers, --find-max, --sweep, --self-test, --merge";
-        return Err(setting(names, "several", "give one of them at a time"));
+        let names = "--layers, --find-max, --sweep, --self-test and --merge";
+        return Err(conflict(names, "give one of them at a time"));
     }
     check_fits(args, mode)?;
     if let Some(start_at) = args.start_at {
@@ -281,7 +299,7 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
             return Err(setting(
                 "--start-at",
                 &value,
-                "give a moment within the next day",
+                "give a time within the next day",
             ));
         }
     }

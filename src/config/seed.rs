@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use super::{
-    ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, setting, share, store,
+    ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, conflict, setting,
+    share, store,
 };
 use crate::cli::{Reads, SeedArgs, SyncAt};
 use crate::random::Order;
-use crate::record::Dataset;
-use crate::units::{KeyCount, Rate, human_bytes};
+use crate::record::{Dataset, Format};
+use crate::units::{KeyCount, Rate, ValueSize, human_bytes};
 
 /// What one batch of a seed may hold.
 const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
@@ -79,6 +80,7 @@ pub enum SeedMode {
 
 pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     check_key_prefix(&args.key_prefix)?;
+    check_value_size("--value-size", args.value_size, args.format)?;
     let per_key =
         (args.value_size.typical_bytes() + args.key_prefix.len() + MAX_INDEX_DIGITS) as u64;
     // Large values make small batches: one must not hold up the store, nor memory, for long.
@@ -90,7 +92,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             "--batch × --in-flight",
             &format!("{batch} × {}", args.in_flight),
             &format!(
-                "they would hold {} in memory at this --value-size; stay below {}",
+                "they would need {} of memory at this --value-size; stay below {}",
                 human_bytes(window),
                 human_bytes(MAX_WINDOW_BYTES)
             ),
@@ -98,7 +100,8 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     }
     let store = store(args.store, args.store_timeout)?.read_by(None, Reads::Direct);
     if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
-        let mend = "a server keeps what its own settings say, such as appendfsync; this is for embedded:DIR";
+        let mend =
+            "it is for embedded:DIR only; use the settings of the server, such as appendfsync";
         return Err(setting("--sync", "batch", mend));
     }
     Ok(SeedConfig {
@@ -107,6 +110,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             key_prefix: args.key_prefix,
             value_size: args.value_size,
             seed: args.seed,
+            format: args.format,
         },
         keys: args.keys,
         batch,
@@ -125,18 +129,18 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         connections: (args.connections > 0).then_some(args.connections.into()),
         mode: match (args.verify_only, args.resume) {
             (true, true) => {
-                let names = "--verify-only, --resume";
-                return Err(setting(names, "both", "the first loads nothing; give one"));
+                let names = "--verify-only and --resume";
+                return Err(conflict(names, "--verify-only loads nothing; give one"));
             }
             (true, false) if args.dry_run => {
-                let names = "--verify-only, --dry-run";
-                return Err(setting(names, "both", "neither loads anything; give one"));
+                let names = "--verify-only and --dry-run";
+                return Err(conflict(names, "neither loads anything; give one"));
             }
             (true, false) => SeedMode::VerifyOnly,
             (false, true) if !args.ttl.is_zero() => {
-                let names = "--resume, --ttl";
-                let mend = "what expires meanwhile cannot be gone on from; load it anew";
-                return Err(setting(names, "both", mend));
+                let names = "--resume and --ttl";
+                let mend = "keys may have expired meanwhile; load again without --resume";
+                return Err(conflict(names, mend));
             }
             (false, resume) => SeedMode::Load { resume },
         },
@@ -149,4 +153,21 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         quiet: args.quiet,
         json: args.json,
     })
+}
+
+/// Every value has the size that is asked for, so none may be smaller than what it holds.
+pub(super) fn check_value_size(
+    name: &str,
+    size: ValueSize,
+    format: Format,
+) -> Result<(), ConfigError> {
+    let least = format.least_bytes();
+    if size.least_bytes().is_none_or(|bytes| bytes >= least) {
+        return Ok(());
+    }
+    let mend = match format {
+        Format::Record => format!("a record takes at least {least} bytes, its fields; give more"),
+        _ => format!("{} take at least {least} bytes; give more", format.values()),
+    };
+    Err(setting(name, &size.to_string(), &mend))
 }

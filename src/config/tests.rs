@@ -70,13 +70,19 @@ fn unknown_settings_and_sections_are_named_with_what_there_is() {
     for (text, expected) in [
         (
             "[bench]\nrpss = 1",
-            "unknown setting bench.rpss; known here: abort, arrivals",
+            "unknown setting bench.rpss; did you mean bench.rps?",
+        ),
+        ("[bench]\nrsp = 1", "did you mean bench.rps?"),
+        ("prot = 1", "unknown setting prot; did you mean port?"),
+        (
+            "[serve]\nrps = 1",
+            "unknown setting serve.rps; known here: access-log, allow-host",
         ),
         (
-            "prot = 1",
-            "unknown setting prot; known here: abort, access-log",
+            "[benhc]\nrps = 1",
+            "unknown section [benhc]; there are [seed]",
         ),
-        ("[benhc]\nrps = 1", "[benhc] is no section"),
+        ("[man]\nrps = 1", "unknown section [man]"),
         ("[bench]\nconfig = 'x'", "unknown setting bench.config"),
         (
             "[bench]\nrps = [1]",
@@ -119,18 +125,18 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "write http://host:port",
         ),
         ("kvpoc bench --ca a.pem", "write https instead of http"),
-        ("kvpoc bench --insecure", "for --insecure: the target's URL"),
+        ("kvpoc bench --insecure", "--insecure needs an https target"),
         (
             "kvpoc bench --target store --insecure",
-            "see --store-tls-ca for the store's own",
+            "see --store-tls-ca for the TLS of the store",
         ),
         (
             "kvpoc bench --target https://h --cert a.pem",
-            "for --cert, --key: each needs the other",
+            "--cert and --key belong together",
         ),
         (
             "kvpoc bench --target https://h --key a.pem",
-            "for --cert, --key: each needs the other",
+            "--cert and --key belong together",
         ),
         ("kvpoc bench --target unix:/x --insecure", "without TLS"),
         (
@@ -146,7 +152,7 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ("kvpoc bench --layers --self-test", "one of them at a time"),
         (
             "kvpoc bench --find-max --stages 5:5s",
-            "--find-max and --sweep make several runs",
+            "cannot be used with --find-max and --sweep, which make several runs",
         ),
         ("kvpoc bench --sweep 5k,6k --start-at 1", "--start-at"),
         (
@@ -157,7 +163,10 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "kvpoc bench --sweep 1,0.001 --duration 9s",
             "less than one arrival",
         ),
-        ("kvpoc bench --layers --out x", "two that have to be alike"),
+        (
+            "kvpoc bench --layers --out x",
+            "two runs that have to be alike",
+        ),
         (
             "kvpoc bench --layers --target store",
             "a kvpoc serve over it",
@@ -177,11 +186,11 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ("kvpoc bench --abort --shard 0/2", "the whole still passes"),
         (
             "kvpoc bench --merge a --abort",
-            "for --abort: it belongs to a run and cannot be used with --merge",
+            "--abort cannot be used with --merge, which makes no run",
         ),
         (
             "kvpoc bench --merge a --stages 5:5s",
-            "for --stages: it belongs to a run and cannot be used with --merge",
+            "--stages cannot be used with --merge, which makes no run",
         ),
         ("kvpoc bench --merge a --out b", "give --json"),
         ("kvpoc bench --max-lag 1us", "for --tick"),
@@ -269,7 +278,7 @@ fn a_file_holds_one_header_on_each_line() {
 const REFUSED_REQUESTS: &[(&[&str], &str)] = &[
     (
         &["--method", "PUT"],
-        "'PUT' for --method: it belongs to a URL with a path, and --target http://127.0.0.1:8080 is a kvpoc serve",
+        "'PUT' for --method: it belongs to a URL with a path, but --target http://127.0.0.1:8080 is a kvpoc serve",
     ),
     (
         &["--header", "Authorization: secret"],

@@ -222,8 +222,7 @@ pub(super) async fn write(
     ttl: Option<Duration>,
 ) -> Result<u64, StoreError> {
     let unconfirmed = || {
-        let message =
-            "it has not confirmed the note of this load, so another run may have taken over";
+        let message = "it has not confirmed kvpoc:dataset, so another run may have taken over";
         StoreError::Unavailable(message.into())
     };
     if !lease.holds() {

@@ -27,6 +27,7 @@ use crate::config::{SeedConfig, SeedMode};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
+use crate::record::Format;
 use crate::store::{State, Store, StoreStats, Usage};
 use crate::units::grouped;
 use estimate::Estimate;
@@ -126,15 +127,19 @@ async fn load_keys(
     if !config.quiet {
         let from = match start.at {
             0 => String::new(),
-            start => format!(", after the first {}", grouped(start)),
+            start => format!(", resuming after {}", grouped(start)),
         };
         output::say(&format!(
-            "Seeding {} keys of {} bytes into {} ({} {}, {} keys now){from}",
+            "Seeding {} keys of {} bytes{} into {} ({} {}, {} keys now){from}",
             grouped(config.keys.get()),
             config.dataset.value_size,
+            match config.dataset.format {
+                Format::Record => String::new(),
+                format => format!(", {},", format.values()),
+            },
             config.store.url,
             before.engine,
-            before.version.as_deref().unwrap_or("of unknown version"),
+            before.version.as_deref().unwrap_or("(unknown version)"),
             grouped(before.keys),
         ));
         for remark in &start.remarks {
@@ -155,7 +160,7 @@ async fn load_keys(
         .first_expiry
         .is_some_and(|first| first <= Instant::now())
     {
-        let remark = "The first keys expired before all were there, so no dataset is noted: give a longer --ttl";
+        let remark = "The first keys expired before the load was complete, so there is no dataset: give a longer --ttl";
         output::say(remark);
         start.remarks.push(remark.to_owned());
     }
@@ -258,7 +263,7 @@ async fn go_on(
     while load.failure.is_none() {
         let noted = if let Some(position) = load.behind.take() {
             progress.say(&format!(
-                "{} has lost keys that it had acknowledged, or they have expired; loading again from {}",
+                "{} has lost acknowledged keys, or they have expired; loading again from {}",
                 config.store.url,
                 grouped(position)
             ));
@@ -289,7 +294,7 @@ async fn go_on(
         keeper.release(loader.checkpoint(reached).reached).await;
     }
     if let Err(error) = store.sync().await {
-        let failure = format!("making the data durable: {error}");
+        let failure = format!("flushing to disk: {error}");
         load.failure.get_or_insert(failure);
     }
 }
@@ -303,7 +308,7 @@ async fn conclude(
     load: &Load,
 ) -> Result<Kept, String> {
     let synced = store.sync().await;
-    synced.map_err(|error| format!("making the data durable: {error}"))?;
+    synced.map_err(|error| format!("flushing to disk: {error}"))?;
     let entry = complete(config, State::Loaded, load.first_expiry);
     keeper.write(patience, &entry).await
 }

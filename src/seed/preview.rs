@@ -58,19 +58,24 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
     if start > 0 {
         row(
             "Resuming",
-            format!("the first {} positions are there", grouped(start)),
+            format!("the first {} keys are already loaded", grouped(start)),
         );
     }
     row(
         "Values",
         format!(
-            "{} bytes each, from seed {}",
-            dataset.value_size, dataset.seed
+            "{} bytes each, {}, random seed {}",
+            dataset.value_size,
+            dataset.format.values(),
+            dataset.seed
         ),
     );
     row(
         "Keys and values",
-        format!("{}; a store adds 50 to 150 bytes a key", human_bytes(bytes)),
+        format!(
+            "{}; a store adds 50 to 150 bytes per key",
+            human_bytes(bytes)
+        ),
     );
     row(
         "In flight",
@@ -87,7 +92,7 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
             "{}: {} {}, {} keys",
             config.store.url,
             before.engine,
-            before.version.as_deref().unwrap_or("of unknown version"),
+            before.version.as_deref().unwrap_or("(unknown version)"),
             grouped(before.keys)
         ),
     );

@@ -386,7 +386,7 @@ impl Reader<'_> {
                 if is_extra(&self.config.dataset, self.config.keys.get(), &key) {
                     extra += 1;
                     if first.len() < NAMED {
-                        first.push(format!("{} belongs to no index", key.escape_ascii()));
+                        first.push(format!("{} is not in the dataset", key.escape_ascii()));
                     }
                 }
             }
@@ -430,12 +430,14 @@ fn is_extra(dataset: &Dataset, keys: u64, key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Format;
 
     fn dataset() -> Dataset {
         Dataset {
             key_prefix: "p:".into(),
             value_size: "100".parse().expect("a size"),
             seed: 1,
+            format: Format::Record,
         }
     }
 

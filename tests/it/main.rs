@@ -12,6 +12,7 @@ mod dataset;
 mod engine;
 mod faults;
 mod flow;
+mod formats;
 mod http;
 mod inspect;
 mod load;

@@ -56,6 +56,8 @@ pub(super) struct Books {
     connections: usize,
     /// Since when no connection is free, and how many were busy then.
     full: Option<(u64, usize)>,
+    /// Connections that cannot be made, and since when they are so many.
+    refused: (usize, u64),
     start_by_target: Option<StartByTarget>,
 }
 
@@ -78,6 +80,7 @@ impl Books {
             lag_us: histogram(),
             connections,
             full: None,
+            refused: (0, 0),
             start_by_target: None,
         }
     }
@@ -223,6 +226,12 @@ impl Books {
     /// Connections were made, by these handshakes.
     pub(super) fn shook_hands(&mut self, handshakes: &Handshakes) {
         self.interval.handshakes.add(handshakes);
+    }
+
+    /// So many connections cannot be made from now on.
+    pub(super) fn refused(&mut self, connections: usize, now_ns: u64) {
+        let (before, since_ns) = std::mem::replace(&mut self.refused, (connections, now_ns));
+        self.flow.pool.refused_s += before as f64 * now_ns.saturating_sub(since_ns) as f64 / 1e9;
     }
 
     /// A request was sent a second time.

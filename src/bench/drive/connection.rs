@@ -116,7 +116,7 @@ pub(super) enum End {
 fn bodies(workload: &Workload) -> Bodies {
     match &workload.form {
         Some(form) if form.is_head() => Bodies::Absent,
-        Some(form) if !form.looks_at_bodies() => Bodies::Counted,
+        Some(_) if !workload.looks_at_bodies() => Bodies::Counted,
         _ => Bodies::Kept,
     }
 }

@@ -17,6 +17,7 @@ use super::tls::Tls;
 use crate::bench::plan::workload::headers;
 use crate::config::{Fetch, TargetUrl, Token};
 use crate::store::{DatasetInfo, Store, StoreError};
+use crate::units::human_duration;
 
 /// A target that does not tell about itself by then would not hold any load either.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -89,7 +90,12 @@ pub(in crate::bench) async fn probe(
     };
     tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
-        .unwrap_or_else(|_| Err(anyhow!("no answer within {PROBE_TIMEOUT:?}")))
+        .unwrap_or_else(|_| {
+            Err(anyhow!(
+                "no answer within {}",
+                human_duration(PROBE_TIMEOUT)
+            ))
+        })
         .with_context(|| {
             format!(
                 "the target {target} cannot be used; start one with kvpoc serve, or give --target"
@@ -115,7 +121,12 @@ pub(in crate::bench) async fn reach(
     };
     tokio::time::timeout(PROBE_TIMEOUT, reached)
         .await
-        .with_context(|| format!("no answer from {target} within {PROBE_TIMEOUT:?}"))?
+        .with_context(|| {
+            format!(
+                "no answer from {target} within {}",
+                human_duration(PROBE_TIMEOUT)
+            )
+        })?
         .with_context(|| format!("the target {target} cannot be reached"))
 }
 
@@ -148,17 +159,17 @@ async fn get_stats(
         let read = reader.read(&buffer, closed)?;
         match read.response {
             Some(response) => break response,
-            None if closed => bail!("the connection was closed before the answer"),
+            None if closed => bail!("the connection closed before the answer"),
             None => buffer.advance(read.consumed),
         }
     };
     let body = response.body(&buffer);
     if response.status != 200 {
         bail!(
-            "GET /stats was answered {}: {}",
+            "GET /stats returned {}: {}",
             response.status,
             String::from_utf8_lossy(body)
         );
     }
-    serde_json::from_slice(body).context("GET /stats was not answered by the JSON of kvpoc serve")
+    serde_json::from_slice(body).context("GET /stats did not return the JSON of kvpoc serve")
 }

@@ -14,6 +14,8 @@ pub(super) struct Slot {
     /// Shared with whoever sends the rest of a request, while there is one.
     pub(super) writer: Option<Rc<Sender>>,
     pub(super) carries: Option<Carried>,
+    /// The last try to make its connection failed.
+    pub(super) is_refused: bool,
     /// The connection was not made for what it carries, so its end need not be the answer to that.
     stood_before: bool,
 }

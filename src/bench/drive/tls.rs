@@ -22,7 +22,7 @@ const SETTINGS: tls::Settings = tls::Settings {
     ca: "--ca",
     certificate: "--cert",
     key: "--key",
-    whose: "the target's",
+    whose: "the target",
 };
 
 /// The only protocol that bench speaks.

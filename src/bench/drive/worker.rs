@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::{is_own, reason};
 use super::books::{Books, Carried, Closed};
 use super::connection::{Connected, End, ask_store, hold_connection, outcome};
 use super::deadlines::{Check, Checks, Drain, STALL_NS};
@@ -24,7 +25,6 @@ use super::pacer::{Absence, Pacer};
 use super::queue::{Offer, Queue};
 use super::slot::Slot;
 use super::thread::{Share, Way, before};
-use super::tls;
 use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Cause, Outcome, Unsent};
@@ -76,6 +76,14 @@ impl State {
 
     fn pool_changed(&mut self, now_ns: u64) {
         self.books.pool_changed(now_ns, &self.queue);
+    }
+
+    /// A try to make a connection ended.
+    fn tried_to_connect(&mut self, slot: usize, refused: bool, now_ns: u64) {
+        if std::mem::replace(&mut self.slots[slot].is_refused, refused) != refused {
+            let refused = self.slots.iter().filter(|slot| slot.is_refused).count();
+            self.books.refused(refused, now_ns);
+        }
     }
 }
 
@@ -326,6 +334,7 @@ impl Worker {
             state.books.unsent(&arrival, end_ns, Unsent::EndOfRun);
         }
         state.books.pool_changed(end_ns, &state.queue);
+        state.books.refused(0, end_ns);
         let none = Books::new(self.share.outline.clone(), 0);
         std::mem::replace(&mut state.books, none).close()
     }
@@ -358,6 +367,7 @@ impl Worker {
     pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<Sender>) {
         let mut state = self.state.borrow_mut();
         state.slots[slot].writer = writer.map(Rc::new);
+        state.tried_to_connect(slot, false, self.now_ns());
         if let Some(carried) = state.slots[slot].carries {
             self.send_again(&mut state, slot, carried.arrival.number);
             return;
@@ -440,8 +450,8 @@ impl Worker {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         state.turn_to(now_ns);
-        let reason = tls::in_short(error).unwrap_or_else(|| error.kind().to_string());
-        state.books.failed_to_connect(reason);
+        state.books.failed_to_connect(reason(error));
+        state.tried_to_connect(slot, !is_own(error), now_ns);
         // It was to be sent again on that connection.
         if let Some(carried) = state.slots[slot].carries.take() {
             state.lost(slot, true, now_ns);

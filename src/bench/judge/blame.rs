@@ -89,10 +89,11 @@ pub fn of_pace(pace: &Pace, pool: &Pool, rps: f64) -> Culprit {
 
 /// Who explains that arrivals waited for a connection: the pool, if the target was as fast with all connections busy as
 /// with at most a quarter of them, and that was seen. A connection-second of a full pool, over the answers in it, is the service time under full load
-/// (Little's law), and counts what never was answered too.
+/// (Little's law), and counts what never was answered too. Connections that the target let nobody make were missing as
+/// well, and that is not for want of more of them.
 #[must_use]
 pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
-    if pool.full_s <= 0.0 || pool.full_answers == 0 {
+    if pool.full_s <= pool.refused_s || pool.full_answers == 0 {
         return Culprit::Target;
     }
     let full_s = pool.full_s / pool.full_answers as f64;
@@ -133,6 +134,7 @@ mod tests {
             full_answers: 1_000,
             roomy_answers,
             roomy_service_s: roomy_ms * roomy_answers as f64 / 1e3,
+            refused_s: 0.0,
         }
     }
 
@@ -173,6 +175,21 @@ mod tests {
                     ..pool(1_400.0, 1.0, 100)
                 },
                 Culprit::Target,
+            ),
+            // Its connections were lost, and could not be made again.
+            (
+                Pool {
+                    refused_s: 11.0,
+                    ..pool(10.0, 10.0, 100)
+                },
+                Culprit::Target,
+            ),
+            (
+                Pool {
+                    refused_s: 1.0,
+                    ..pool(10.0, 10.0, 100)
+                },
+                Culprit::Connections { enough: 11 },
             ),
             (Pool::default(), Culprit::Target),
         ] {

@@ -117,7 +117,7 @@ impl Criterion {
         let what = match &self.measured {
             Measured::Rate { how, .. } | Measured::Errors { how, .. } => how.clone(),
             Measured::Latency { us, parts_us, .. } => format!(
-                "{} is missed: {}, of which the generator's own delay is {}, connection wait {}, service time {}",
+                "{} missed: {}, of which generator delay {}, connection wait {}, service time {}",
                 self.objective,
                 human_us(*us),
                 human_us(parts_us.generator),
@@ -265,7 +265,7 @@ fn answered_well(evidence: &Evidence, paced: Criterion, at_least: f64) -> Criter
         return paced;
     }
     let how = format!(
-        "{:.2} % of the arrivals were answered well: {} of {}",
+        "{:.2} % of the requests were answered correctly: {} of {}",
         share * 100.0,
         grouped(well),
         grouped(scheduled)
@@ -319,14 +319,14 @@ fn pace_in_words(pace: &Pace, asked_rps: f64) -> String {
     match pace {
         Pace::Kept => String::new(),
         Pace::Behind(backlog) => format!(
-            "{:.2} % of {} requests/s answered since second {:.1}; {} were waiting at the end",
+            "{:.2} % of {} requests/s answered since second {:.1}; {} waiting at the end",
             backlog.share * 100.0,
             rate(1.0),
             backlog.since_s,
             grouped(backlog.unanswered),
         ),
         Pace::Silent(silence) => format!(
-            "{} for {:.1} s from second {:.1} on, at {} requests/s",
+            "{} for {:.1} s from second {:.1}, at {} requests/s",
             match silence.answers {
                 0 => "no answer".into(),
                 1 => "1 answer".into(),
@@ -382,6 +382,7 @@ mod tests {
             full_answers: 100,
             roomy_answers: 100,
             roomy_service_s: 1.0,
+            refused_s: 0.0,
         };
         Evidence {
             started_at_ms: 0,

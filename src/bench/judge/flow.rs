@@ -255,6 +255,9 @@ pub struct Pool {
     pub roomy_answers: u64,
     /// Their service times, added up.
     pub roomy_service_s: f64,
+    /// Connection-seconds in which the target let none be made.
+    #[serde(default)]
+    pub refused_s: f64,
 }
 
 /// All of it.
@@ -358,6 +361,7 @@ impl Flow {
         self.pool.full_answers += pool.full_answers;
         self.pool.roomy_answers += pool.roomy_answers;
         self.pool.roomy_service_s += pool.roomy_service_s;
+        self.pool.refused_s += pool.refused_s;
     }
 
     /// Of a schedule that was cut at `end_ns`: what was to come after that is not missing.
@@ -389,6 +393,7 @@ impl Flow {
             full_answers,
             roomy_answers,
             roomy_service_s,
+            refused_s,
         } = self.pool;
         let histograms = self.halves.iter().flat_map(|halves| {
             [&halves.early, &halves.late]
@@ -403,7 +408,7 @@ impl Flow {
                 .iter()
                 .all(|slot| slot.due <= MOST && slot.ended <= MOST)
             && [full_answers, roomy_answers].iter().all(|&n| n <= MOST)
-            && [full_s, roomy_service_s]
+            && [full_s, roomy_service_s, refused_s]
                 .iter()
                 .all(|s| (0.0..1e15).contains(s))
             && histograms

@@ -246,6 +246,8 @@ pub struct Conditions {
     /// Text that a right answer had to contain.
     #[serde(rename = "match")]
     pub contains: Option<String>,
+    /// The records that the answers of a target with a path of its own were compared with; `null`: none.
+    pub records: Option<String>,
     /// Which part of the schedule, of how many generators.
     pub shard: String,
     /// Generators whose results these are.
@@ -292,8 +294,12 @@ impl Conditions {
             Some(text) => format!(", with {text:?} in the body"),
             None => String::new(),
         };
+        let records = match &self.records {
+            Some(records) => format!("; compared with {records}"),
+            None => String::new(),
+        };
         Some(format!(
-            "{method} {}; right: {expect}{contains}",
+            "{method} {}; expects {expect}{contains}{records}",
             self.target
         ))
     }

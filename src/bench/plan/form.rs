@@ -24,9 +24,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
     /// A key would end the header that it stands in.
-    #[error(
-        "the keys hold control characters, and cannot stand in a header: leave {{key}} out of --header"
-    )]
+    #[error("keys contain control characters, which a header cannot: remove {{key}} from --header")]
     KeyInHeader,
 }
 

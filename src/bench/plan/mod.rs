@@ -4,6 +4,7 @@
 //! Must not know the clock, the target or what became of an arrival.
 
 pub mod answers;
+mod expected;
 pub mod form;
 pub mod keys;
 pub mod schedule;

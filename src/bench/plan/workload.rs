@@ -152,6 +152,12 @@ impl Workload {
         }
     }
 
+    /// Somebody has to look at the bodies of the answers.
+    #[must_use]
+    pub fn looks_at_bodies(&self) -> bool {
+        self.dataset.is_some() || self.form.as_ref().is_none_or(|form| form.looks_at_bodies())
+    }
+
     /// The record of an index; `None` when it is not known what the records are.
     #[must_use]
     pub fn record(&self, index: u64) -> Option<Bytes> {
@@ -373,6 +379,7 @@ mod tests {
                 key_prefix: "p:".into(),
                 value_size: "100".parse().expect("a size"),
                 seed: 7,
+                format: crate::record::Format::Record,
             }),
             key_prefix: "p:".into(),
             ..workload("mixed:0/100", 1)

@@ -61,6 +61,7 @@ impl Background {
             body_bytes: request.and_then(|request| Some(request.body.as_ref()?.written_bytes())),
             expect: request.map(Request::expected),
             contains: request.and_then(|request| request.contains.clone()),
+            records: bench.records(),
             shard: config.shard.to_string(),
             generators: 1,
             started_at: String::new(),

@@ -53,7 +53,7 @@ impl Part {
     fn judge_by(&mut self, config: &BenchConfig) -> anyhow::Result<()> {
         let bounds = &mut self.evidence.objectives;
         if config.given.objectives {
-            let load = "its load cannot be told from its conditions";
+            let load = "its conditions do not describe its load";
             let stages: Stages = self.conditions.stages.parse().context(load)?;
             let mix: Mix = self.conditions.workload.parse().context(load)?;
             let target: Target = self.conditions.target.parse().context(load)?;
@@ -101,16 +101,16 @@ fn read(file: &Path) -> anyhow::Result<Part> {
         .read_to_string(&mut text)
         .with_context(shown)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        bail!("{}: it is too large for a result of kvpoc bench", shown());
+        bail!("{}: too large for a result of kvpoc bench", shown());
     }
     parse(&text).with_context(shown)
 }
 
 fn parse(text: &str) -> anyhow::Result<Part> {
     let part: Part = serde_json::from_str(text)
-        .context("it is no result of kvpoc bench, or of a version that cannot be merged")?;
+        .context("not a result of kvpoc bench, or of a version that cannot be merged")?;
     if !part.evidence.is_plausible() {
-        bail!("its counts or its schedule make no sense");
+        bail!("its counts or its schedule are inconsistent");
     }
     Ok(part)
 }
@@ -127,7 +127,7 @@ fn merge(mut parts: Vec<Part>) -> anyhow::Result<Results> {
     for part in rest {
         check_same(&whole, &part)?;
         if on_store(&whole) != on_store(&part) {
-            bail!("one generator drove the store itself, and another one a server");
+            bail!("one generator drove the store, another one a server");
         }
         targets.insert(part.conditions.target.clone());
         absorb(&mut whole, part);
@@ -252,7 +252,7 @@ fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
     let mut found = BTreeSet::new();
     for part in parts {
         if part.conditions.generators != 1 {
-            bail!("one result is merged already: merge all shards at once");
+            bail!("one file is already a merged result: merge all shards at once");
         }
         let text = &part.conditions.shard;
         let shard: Shard = text
@@ -260,13 +260,13 @@ fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
             .map_err(|error| anyhow::anyhow!("shard {text:?}: {error}"))?;
         if shard.count != parts.len() as u64 {
             bail!(
-                "{} results are there, and one is of shard {shard}: give all {} together",
+                "got {} results, but one is shard {shard}: give all {} together",
                 parts.len(),
                 shard.count
             );
         }
         if !found.insert(shard.index) {
-            bail!("shard {shard} is there twice");
+            bail!("shard {shard} was given twice");
         }
     }
     Ok(())
@@ -313,6 +313,7 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         body_bytes,
         expect,
         contains,
+        records,
         shard: _,
         generators: _,
         started_at: _,
@@ -341,6 +342,7 @@ fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         ("body_bytes", json!(body_bytes)),
         ("expect", json!(expect)),
         ("match", json!(contains)),
+        ("records", json!(records)),
         ("stages", json!(stages)),
         ("duration_s", json!(duration_s)),
         ("warmup_s", json!(warmup_s)),

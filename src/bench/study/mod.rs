@@ -4,6 +4,7 @@
 
 pub(super) mod background;
 mod early;
+mod expected;
 mod find_max;
 mod layers;
 mod merge;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::early::Early;
+use super::expected;
 use crate::bench::drive::probe::{self, TargetInfo};
 use crate::bench::drive::tls::Tls;
 use crate::bench::drive::{self, Load, Totals, Way};
@@ -29,11 +30,11 @@ use crate::bench::report;
 use crate::bench::report::files::Files;
 use crate::bench::report::watch::{SoFar, Watch};
 use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
-use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages};
+use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages, told};
 use crate::output;
-use crate::record::Dataset;
+use crate::record::{Dataset, Format};
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
-use crate::units::{KeyCount, grouped};
+use crate::units::{KeyCount, grouped, human_duration};
 
 /// Larger records do not fit into the send buffer of a connection, and would be cut off.
 const MAX_WRITTEN_BYTES: usize = 32 * 1024;
@@ -52,7 +53,7 @@ pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyho
     bench.announce();
     if let Some(start_at) = config.start_at {
         if !wait_for(start_at, stop).await {
-            output::say("interrupted before the start");
+            output::say("Interrupted before the start");
             return Ok(Verdict::Invalid.exit_code());
         }
         // The store's counters as they are now.
@@ -156,21 +157,27 @@ impl<'a> Bench<'a> {
             }
             // Another target tells nothing about itself.
             Target::Http { url, .. } => {
+                let info = expected::records(config).await?;
                 let address = probe::reach(url, tls.as_ref()).await?;
-                (Way::Http(address), TargetInfo::default())
+                (Way::Http(address), info)
             }
         };
         let keys = dataset_keys(config, &info)?;
         let workload = workload(config, &info, keys)?;
         if workload.dataset.is_none() && workload.writes() {
             anyhow::bail!(
-                "{} does not tell what its records are, so none can be written; load them with kvpoc seed",
+                "{} does not report its dataset, so bench cannot write records; load one with kvpoc seed",
                 config.target
             );
         }
+        if matches!(way, Way::Http(_)) && config.request.is_none() {
+            refuse_raw(config, &workload)?;
+        }
         let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
         if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
-            anyhow::bail!("records above {MAX_WRITTEN_BYTES} bytes cannot be written by bench");
+            anyhow::bail!(
+                "bench writes records of at most {MAX_WRITTEN_BYTES} bytes, and those of the dataset can be larger"
+            );
         }
         Ok(Self {
             config,
@@ -180,6 +187,12 @@ impl<'a> Bench<'a> {
             way,
             workload,
         })
+    }
+
+    /// The records that the answers of another target are compared with.
+    pub(super) fn records(&self) -> Option<String> {
+        self.config.request.as_ref()?;
+        self.workload.dataset.as_ref().map(told)
     }
 
     fn load(&self, stages: &Stages, stop: &CancellationToken) -> Load {
@@ -206,8 +219,7 @@ impl<'a> Bench<'a> {
         let (schedule, so_far) = (load.schedule.clone(), background.clone());
         let so_far: SoFar =
             Box::new(move |started, all: &Interval| so_far.so_far(&schedule, started, all));
-        let live = self.config.outputs.live;
-        let mut watch = Watch::new(&load.schedule, so_far, live).await?;
+        let mut watch = Watch::new(&load.schedule, so_far, &self.config.outputs).await?;
         let (totals, ended_early) = self.drive(stages, &load, stop, &mut watch).await?;
         let series = watch.finish().await;
         let after = self.ask_again(totals.interrupted).await;
@@ -280,7 +292,7 @@ impl<'a> Bench<'a> {
 
     pub(super) fn announce(&self) {
         let config = self.config;
-        let length = humantime::format_duration(config.stages.duration());
+        let length = human_duration(config.stages.duration());
         let load = match config.mode {
             // Each has a rate of its own.
             BenchMode::FindMax | BenchMode::Sweep => format!("each try {length}"),
@@ -289,31 +301,33 @@ impl<'a> Bench<'a> {
                 grouped(config.stages.arrivals().round() as u64)
             ),
         };
-        output::say(&format!(
-            "Driving {}, {load} after {} of warm-up{}",
-            self.what(),
-            humantime::format_duration(config.warmup),
-            match config.shard {
-                Shard::WHOLE => String::new(),
-                shard => format!(", of which this generator takes shard {shard}"),
-            }
-        ));
         let preset = &config.preset;
-        if preset.name != PRESETS[0].name {
+        if !config.outputs.quiet {
             output::say(&format!(
-                "{}: synthetic, after {}",
-                preset.name, preset.source
+                "Driving {}, {load} after {} of warm-up{}",
+                self.what(),
+                human_duration(config.warmup),
+                match config.shard {
+                    Shard::WHOLE => String::new(),
+                    shard => format!(", as shard {shard}"),
+                }
             ));
+            if preset.name != PRESETS[0].name {
+                output::say(&format!(
+                    "Preset {}: synthetic, after {}",
+                    preset.name, preset.source
+                ));
+            }
         }
         if self.workload.writes() && matches!(self.way, Way::Http(_)) {
-            output::say("it writes: the server must have been started with --allow-writes");
+            output::say("This workload writes: the server needs --allow-writes");
         }
         if config.tls.as_ref().is_some_and(|tls| tls.insecure) {
-            output::say("--insecure: nobody checks that the target is who it says it is");
+            output::say("--insecure: the certificate of the target is not verified");
         }
         if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
             output::say(
-                "the embedded store runs inside the generator: its own time counts as lag too",
+                "The embedded store runs inside the generator: its time also counts as lag",
             );
         }
         let held = self.info.dataset.as_ref().map(|dataset| dataset.keys);
@@ -321,7 +335,7 @@ impl<'a> Bench<'a> {
             && asked.get() > held
         {
             output::say(&format!(
-                "--keys {asked} asks for more than the {held} keys of the dataset: the others will be missing"
+                "--keys {asked} exceeds the {held} keys of the dataset: the others will be missing"
             ));
         }
         let size = self
@@ -333,7 +347,7 @@ impl<'a> Bench<'a> {
             && size != NotedSize::Bytes(bytes.into())
         {
             output::say(&format!(
-                "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"
+                "This preset has records of {bytes} bytes, the dataset of {size}: seed with --value-size {bytes}"
             ));
         }
     }
@@ -356,9 +370,22 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     let needed = config.connections as u64 + OTHER_FILES;
     match crate::process::max_open_files() {
         Some(limit) if limit < needed => anyhow::bail!(
-            "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
+            "{} --connections need {needed} open files, but the limit is {limit}: raise it with ulimit -n, or \
              give fewer",
             config.connections
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Sessions are made of records: of other values a serve answers none.
+fn refuse_raw(config: &BenchConfig, workload: &Workload) -> anyhow::Result<()> {
+    match &workload.dataset {
+        Some(dataset) if dataset.format == Format::Raw => anyhow::bail!(
+            "the values behind {target} are raw bytes (kvpoc seed --format raw), which have no sessions to ask for: \
+             drive --target store, or --target {target}/v1/keys/{{key}} with --expect-records, or load records with \
+             --format record or json",
+            target = config.target
         ),
         _ => Ok(()),
     }
@@ -374,14 +401,14 @@ fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Optio
     let keys = config.keys.or_else(told);
     keys.map(Some).with_context(|| match &info.unfinished_load {
         Some(note) => format!(
-            "the dataset of {} is not wholly loaded: {} of {} keys; wait for the seed that loads it, or go on with \
+            "the dataset of {} is incomplete: {} of {} keys; wait for the seed that loads it, or continue with \
              kvpoc seed --resume",
             config.target,
             grouped(note.reached()),
             grouped(note.keys)
         ),
         None => format!(
-            "{} does not tell how many keys its dataset has; load one with kvpoc seed, or give --keys",
+            "{} does not report the number of its keys; load a dataset with kvpoc seed, or give --keys",
             config.target
         ),
     })
@@ -397,7 +424,7 @@ fn workload(
         Target::Http { url, .. } => url.authority(),
         Target::Store => String::new(),
     };
-    let dataset = info.dataset.as_ref().and_then(dataset);
+    let dataset = info.dataset.as_ref().and_then(DatasetInfo::contents);
     let key_prefix = dataset.as_ref().map_or_else(
         || "user:session:".into(),
         |dataset| dataset.key_prefix.clone(),
@@ -422,15 +449,5 @@ fn workload(
         key_prefix,
         dataset,
         fetch: info.fetch(),
-    })
-}
-
-/// What the records are, if this version knows them.
-fn dataset(info: &DatasetInfo) -> Option<Dataset> {
-    (info.record_version == crate::record::VERSION).then_some(())?;
-    Some(Dataset {
-        key_prefix: info.key_prefix.clone(),
-        value_size: info.value_size.to_string().parse().ok()?,
-        seed: info.seed,
     })
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 
 use crate::cli::BenchArgs;
-use crate::config::{ConfigError, Target, setting};
+use crate::config::{ConfigError, Target, conflict, setting};
 use crate::load::{Header, HeaderLine, Method, Request, Template};
 
 /// Every arrival is put together in memory anew: what is larger measures the memory.
@@ -77,13 +77,13 @@ fn refuse_any(args: &BenchArgs, target: &Target) -> Result<(), ConfigError> {
     };
     let mend = match target {
         Target::Store => {
-            "it belongs to a request over HTTP, and --target store makes none; give a URL with a path, such as \
-             --target http://127.0.0.1:8080/path"
+            "it belongs to an HTTP request, and --target store makes none; give a URL with a path, such as --target \
+             http://127.0.0.1:8080/path"
                 .into()
         }
         Target::Http { url, .. } => format!(
-            "it belongs to a URL with a path, and --target {url} is a kvpoc serve, which is asked by its own routes; \
-             give --target {url}{joint}/path, or {url}{joint}/? for the root",
+            "it belongs to a URL with a path, but --target {url} is a kvpoc serve, which has its own routes; give \
+             --target {url}{joint}/path, or {url}{joint}/? for the root",
             joint = url.before_path()
         ),
     };
@@ -125,8 +125,8 @@ fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
 fn body(args: &BenchArgs) -> Result<Option<Template>, ConfigError> {
     let (name, value, text) = match (&args.body, &args.body_file) {
         (Some(_), Some(_)) => {
-            let names = "--body, --body-file";
-            return Err(setting(names, "both", "a request has one body; give one"));
+            let names = "--body and --body-file";
+            return Err(conflict(names, "a request has one body; give one"));
         }
         (None, None) => return Ok(None),
         (Some(text), None) => ("--body", bytes(text.len()), text.clone().into_bytes()),

@@ -59,7 +59,7 @@ pub(super) fn error(url: &StoreUrl, error: &Error) -> StoreError {
     // Trying again mends no certificate.
     if is_about_tls(url, error) {
         return StoreError::Setup(format!(
-            "{url}: no TLS with it: {text}; see --store-tls-ca, --store-tls-cert"
+            "{url}: TLS failed: {text}; see --store-tls-ca, --store-tls-cert"
         ));
     }
     if *error.kind() == ErrorKind::Config || words::is_of_no_cluster(text) {
@@ -191,7 +191,7 @@ const SETTINGS: tls::Settings = tls::Settings {
     ca: "--store-tls-ca",
     certificate: "--store-tls-cert",
     key: "--store-tls-key",
-    whose: "the store's",
+    whose: "the store",
 };
 
 pub(super) fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {

@@ -185,9 +185,12 @@ fn what_does_not_belong_together_is_not_added_up() {
             |parts| parts[1].conditions.expect = Some("2xx".into()),
             "expect is",
         ),
-        (|parts| parts[2].conditions.generators = 3, "merged already"),
+        (
+            |parts| parts[2].conditions.generators = 3,
+            "already a merged result",
+        ),
         (|parts| parts[2].evidence.objectives.max_miss = 0.5, "--slo"),
-        (Vec::clear, "no result"),
+        (Vec::clear, "not a result"),
     ] {
         let error = refusal(change).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
