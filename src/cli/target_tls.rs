@@ -10,21 +10,20 @@ use clap::builder::BoolishValueParser;
 
 /// Flags of `bench` for a target behind `https://`.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "TLS of an https target")]
 pub struct TargetTlsArgs {
-    /// File with the certificates (PEM) that the target's is checked against, in place of the system's
+    /// CA certificates (PEM) to verify the target with, instead of those of the system
     #[arg(long, env = "KVPOC_TARGET_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
 
-    /// File with the certificate (PEM) to show the target
+    /// Client certificate (PEM) for the target
     #[arg(long, env = "KVPOC_TARGET_CERT", value_name = "FILE")]
     pub cert: Option<PathBuf>,
 
-    /// File with the private key (PEM) of that certificate
+    /// Private key (PEM) of the client certificate
     #[arg(long, env = "KVPOC_TARGET_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
 
-    /// Do not check the target's certificate; the report says so
+    /// Do not verify the certificate of the target; the report says so
     #[arg(long, env = "KVPOC_TARGET_INSECURE", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub insecure: bool,

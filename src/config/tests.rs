@@ -125,18 +125,18 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "write http://host:port",
         ),
         ("kvpoc bench --ca a.pem", "write https instead of http"),
-        ("kvpoc bench --insecure", "for --insecure: the target's URL"),
+        ("kvpoc bench --insecure", "--insecure needs an https target"),
         (
             "kvpoc bench --target store --insecure",
-            "see --store-tls-ca for the store's own",
+            "see --store-tls-ca for the TLS of the store",
         ),
         (
             "kvpoc bench --target https://h --cert a.pem",
-            "for --cert, --key: each needs the other",
+            "--cert and --key belong together",
         ),
         (
             "kvpoc bench --target https://h --key a.pem",
-            "for --cert, --key: each needs the other",
+            "--cert and --key belong together",
         ),
         ("kvpoc bench --target unix:/x --insecure", "without TLS"),
         (

@@ -116,7 +116,7 @@ fn who_is_not_trusted_is_refused_with_the_mend_unless_nothing_is_checked() {
     let output = bench(&https, "--insecure");
     let text = stdout(&output);
     assert!(
-        text.contains("TLS handshakes") && text.contains("not checked"),
+        text.contains("TLS handshakes") && text.contains("not verified"),
         "{text}"
     );
 }

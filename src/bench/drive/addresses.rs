@@ -10,13 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::inbox::Inbox;
 use super::line::Line;
 use super::pacer::{pause, timeout};
 use super::socket::Socket;
-use super::tls::Tls;
+use super::tls::{Tls, in_short};
 use crate::config::TargetUrl;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -192,6 +193,20 @@ async fn connect_file(file: &Path) -> io::Result<Line> {
             stream => return stream.map(|stream| Line::plain(Socket::Unix(stream))),
         }
     }
+}
+
+/// This host had no port or no file left for another connection.
+pub(super) fn is_own(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS)
+    )
+}
+
+/// In a few words, of which there are not many, why there is no connection.
+pub(super) fn reason(error: &io::Error) -> String {
+    in_short(error).unwrap_or_else(|| error.kind().to_string())
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::{is_own, reason};
 use super::books::{Books, Carried, Closed};
 use super::connection::{Connected, End, ask_store, hold_connection, outcome};
 use super::deadlines::{Check, Checks, Drain, STALL_NS};
@@ -25,7 +25,6 @@ use super::pacer::{Absence, Pacer};
 use super::queue::{Offer, Queue};
 use super::slot::Slot;
 use super::thread::{Share, Way, before};
-use super::tls;
 use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Cause, Outcome, Unsent};
@@ -41,15 +40,6 @@ const HOUSEKEEPING_NS: u64 = 10_000_000;
 const WAKE_OF_STALL: u64 = 4;
 /// How often the drain looks whether it is over.
 const DRAIN_STEP_NS: u64 = 1_000_000;
-
-/// This host had no port or no file left for another connection.
-fn is_own(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        code,
-        Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS)
-    )
-}
 
 /// One thread at work.
 pub(super) struct Worker {
@@ -460,8 +450,7 @@ impl Worker {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         state.turn_to(now_ns);
-        let reason = tls::in_short(error).unwrap_or_else(|| error.kind().to_string());
-        state.books.failed_to_connect(reason);
+        state.books.failed_to_connect(reason(error));
         state.tried_to_connect(slot, !is_own(error), now_ns);
         // It was to be sent again on that connection.
         if let Some(carried) = state.slots[slot].carries.take() {

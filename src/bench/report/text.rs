@@ -263,7 +263,7 @@ fn tls(handshakes: &Handshakes, is_checked: Option<bool>, text: &mut String) {
         resumed => format!(" ({} resumed)", grouped(resumed)),
     };
     let unchecked = match is_checked {
-        Some(false) => "; the certificate was not checked (--insecure)",
+        Some(false) => "; certificate not verified (--insecure)",
         _ => "",
     };
     let shown = format!(

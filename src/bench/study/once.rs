@@ -337,7 +337,7 @@ impl<'a> Bench<'a> {
             output::say("This workload writes: the server needs --allow-writes");
         }
         if config.tls.as_ref().is_some_and(|tls| tls.insecure) {
-            output::say("--insecure: nobody checks that the target is who it says it is");
+            output::say("--insecure: the certificate of the target is not verified");
         }
         if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
             output::say(

@@ -4,7 +4,7 @@
 //! files: what is wrong with their contents shows when they are used.
 
 use crate::cli::TargetTlsArgs;
-use crate::config::{ConfigError, Target, TlsFiles, setting};
+use crate::config::{ConfigError, Target, TlsFiles};
 
 /// TLS with a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,31 +27,30 @@ pub(super) fn tls(args: &TargetTlsArgs, target: &Target) -> Result<Option<Target
     let is_encrypted = matches!(target, Target::Http { url, .. } if url.tls);
     match (given, target) {
         (Some((name, _)), Target::Store) => {
-            let mend = "it is of an https target, and --target store is none; see --store-tls-ca for the store's own TLS";
-            return Err(setting(name, "given", mend));
+            return refused(&format!(
+                "{name} needs an https target, and --target store is none; see --store-tls-ca for the TLS of the store"
+            ));
         }
         (Some((name, _)), Target::Http { url, .. }) if url.unix.is_some() => {
-            let mend = "a Unix socket is spoken to without TLS; leave it out";
-            return Err(setting(name, "given", mend));
+            return refused(&format!(
+                "{name} needs an https target, and {url} is a Unix socket without TLS; leave it out"
+            ));
         }
         (Some((name, _)), _) if !is_encrypted => {
-            let mend = "the target's URL asks for no TLS; write https instead of http in it";
-            return Err(setting(name, "given", mend));
+            return refused(&format!(
+                "{name} needs an https target; write https instead of http in --target"
+            ));
         }
         _ if !is_encrypted => return Ok(None),
         _ => {}
     }
     if args.insecure && args.ca.is_some() {
-        let mend = "nothing is checked then, and --ca would be ignored; give one of them";
-        return Err(setting("--ca, --insecure", "both", mend));
+        return refused("--insecure verifies nothing, and --ca would be ignored; give one of them");
     }
     let identity = match (&args.cert, &args.key) {
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
         (None, None) => None,
-        _ => {
-            let mend = "each needs the other; give both";
-            return Err(setting("--cert, --key", "one", mend));
-        }
+        _ => return refused("--cert and --key belong together; give both"),
     };
     Ok(Some(TargetTls {
         files: TlsFiles {
@@ -60,4 +59,8 @@ pub(super) fn tls(args: &TargetTlsArgs, target: &Target) -> Result<Option<Target
         },
         insecure: args.insecure,
     }))
+}
+
+fn refused<T>(reason: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Setting(reason.to_owned()))
 }
