@@ -120,10 +120,10 @@ fn parse(
     cli.try_get_matches_from(arguments)
         .and_then(|matches| {
             let mut cli = Cli::from_arg_matches(&matches)?;
-            if let (Command::Bench(args), Some((_, matches))) =
-                (&mut cli.command, matches.subcommand())
-            {
-                args.given = given(matches);
+            match (&mut cli.command, matches.subcommand()) {
+                (Command::Bench(args), Some((_, matches))) => args.given = given(matches),
+                (Command::Seed(args), Some((_, matches))) => args.given = given(matches),
+                _ => {}
             }
             Ok(cli)
         })
@@ -174,7 +174,9 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 /// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
-    use crate::load::{ExpectRecords, HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template};
+    use crate::load::{
+        ExpectRecords, HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template,
+    };
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
     if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {

@@ -22,7 +22,7 @@ use crate::config::{Fetch, StoreConfig, StoreUrl};
 use dragonfly::Dragonfly;
 
 pub use key_list::{Distinct, KeyBuffer, KeyList};
-pub use note::{DATASET_KEY, DatasetInfo, NotedSize, State};
+pub use note::{DATASET_KEY, DatasetInfo, NotedSize, NotedSource, State};
 pub use room::{Held, Room};
 pub use transaction::{Executed, Gave, Step};
 
