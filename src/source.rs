@@ -5,7 +5,7 @@
 //! the key of another line: a load that counts its keys would never be complete.
 //!
 //! A value is its line, without white space around it. Empty lines count for nothing. While a file is checked, eight bytes
-//! a line are held, by which a key that stands twice is found; afterwards the place of one line in [`BLOCK`].
+//! a line are held, by which a key that stands twice is found; afterwards the place of one line in 256.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -143,7 +143,7 @@ pub struct Source {
     file: File,
     stamp: Stamp,
     template: KeyTemplate,
-    /// Where line 0, [`BLOCK`], 2 × [`BLOCK`] … begin.
+    /// Where line 0, `BLOCK`, 2 × `BLOCK` … begin.
     blocks: Vec<u64>,
     lines: KeyCount,
     checksum: u64,

@@ -3,6 +3,7 @@
 //! Enters: lines. Leaves: nothing. Must not need a store.
 
 use super::*;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -46,7 +47,7 @@ fn keys_are_made_of_members_as_they_are_written() {
 fn any_rising_indexes_are_found_and_blank_lines_move_none() {
     let mut text = String::new();
     for id in 0..1_000 {
-        text += &format!("{{\"id\":{id}}}\n");
+        let _ = writeln!(text, "{{\"id\":{id}}}");
         if id % 7 == 0 {
             text += "  \n";
         }
