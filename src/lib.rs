@@ -20,6 +20,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod figures;
 pub mod inspect;
 pub mod load;
 pub mod machine;
