@@ -155,7 +155,17 @@ mod tests {
     #[test]
     fn what_is_no_bound_is_refused_with_the_forms() {
         for text in [
-            "", "p99", "p99=", "p99=10", "p99=-10%", "p99=0%", "p99=nan%", "p99=20000%", "p98=1%", "rate=5%", "cpu=5%",
+            "",
+            "p99",
+            "p99=",
+            "p99=10",
+            "p99=-10%",
+            "p99=0%",
+            "p99=nan%",
+            "p99=20000%",
+            "p98=1%",
+            "rate=5%",
+            "cpu=5%",
             "max=1%",
         ] {
             let error = text.parse::<FailOn>().expect_err(text);

@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::{STORE, StoreArgs};
+use crate::figures::FailOn;
 use crate::load::{Arrivals, HeaderLine, KeysDist, Mix, Preset, Shard, Stages, Sweep};
 use crate::objectives::Objectives;
 use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse_moment};
@@ -117,6 +118,14 @@ pub struct BenchArgs {
         value_delimiter = ','
     )]
     pub merge: Vec<PathBuf>,
+
+    /// Run the same load so many times, each when the target is quiet again, and give medians with intervals; 1: once
+    #[arg(long, env = "KVPOC_REPEAT", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+
+    /// How long to leave the target alone between two runs of --repeat, or longer if its latencies ask for it
+    #[arg(long, env = "KVPOC_PAUSE", value_name = "TIME", default_value = "2s", value_parser = parse_duration_or_zero)]
+    pub pause: Duration,
 
     /// Requests per second that the schedule asks for; --self-test begins at 1,000 unless it is given
     #[arg(long, env = "KVPOC_RPS", value_name = "RATE", default_value = "20000")]
@@ -232,9 +241,25 @@ pub struct BenchArgs {
     #[arg(long, env = "KVPOC_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Compare with the JSON of an earlier run
-    #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE")]
-    pub compare: Option<PathBuf>,
+    /// Compare with the JSON of an earlier run; with --against, compare the runs of these files, of single runs and of
+    /// --repeat, and drive nothing
+    #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE", num_args = 1.., value_delimiter = ',')]
+    pub compare: Vec<PathBuf>,
+
+    /// The runs that those of --compare are held against: says of each figure whether they are better or worse beyond
+    /// chance; 4 runs a side are the least
+    #[arg(long, env = "KVPOC_AGAINST", value_name = "FILE", num_args = 1.., value_delimiter = ',')]
+    pub against: Vec<PathBuf>,
+
+    /// End with exit code 4 if --compare is worse than --against by so much or more, and beyond chance: p99=+10%, for p50,
+    /// p90, p99, p99.9, mean, or errors, whose percent are of all arrivals; any number of times
+    #[arg(
+        long,
+        env = "KVPOC_FAIL_ON",
+        value_name = "BOUND",
+        value_delimiter = ','
+    )]
+    pub fail_on: Vec<FailOn>,
 
     /// Show the report while it grows, at this address: 127.0.0.1:8089
     #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS")]

@@ -29,6 +29,7 @@ Exit codes:
   1    seed is incomplete, the inspected key is absent, serve is not ready; for bench: TARGET_MISSED
   2    bench: GENERATOR_LIMITED
   3    bench: INVALID
+  4    bench --compare … --against …: worse, by --fail-on
   64   a setting is wrong
   69   the store, the target or a file could not be used
   130  interrupted; for a single run of bench: 3, INVALID";
@@ -95,6 +96,8 @@ Examples:
   kvpoc bench --rps 500 --target http://127.0.0.1:9000/orders --body '{\"item\":{id}}' --keys 100k --expect 201
   kvpoc bench --rps 80k --shard 0/4 --start-at 2026-11-24T12:00:00Z --json 0.json
   kvpoc bench --merge 0.json 1.json 2.json 3.json
+  kvpoc bench --repeat 5 --rps 5k --json new.json
+  kvpoc bench --compare new.json --against old.json --fail-on p99=+10%
   kvpoc bench --self-test
 
 Latency runs from the moment an arrival is due, for every arrival, answered or not.")]

@@ -5,6 +5,7 @@
 
 mod checks;
 mod request;
+mod runs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,9 @@ use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
 use crate::units::KeyCount;
 use checks::{
-    check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
+    check_fits, check_generator, check_objectives, check_reader, check_schedule, check_self_test,
 };
+pub use runs::Runs;
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
 pub const SELF_TEST_RPS: f64 = 1_000.0;
@@ -36,6 +38,8 @@ pub struct BenchConfig {
     pub start_at: Option<SystemTime>,
     /// The results to merge.
     pub merge: Vec<PathBuf>,
+    /// How often the load is run, and what is compared.
+    pub runs: Runs,
     /// The rates of a sweep.
     pub sweep: Sweep,
     /// End what cannot pass any more.
@@ -134,6 +138,18 @@ pub enum BenchMode {
     SelfTest,
     /// No load: the results of several generators are added up.
     Merge,
+    /// The same load several times.
+    Repeat,
+    /// No load: the runs of two sides are compared.
+    Compare,
+}
+
+impl BenchMode {
+    /// It has a load of its own.
+    #[must_use]
+    pub fn drives(self) -> bool {
+        !matches!(self, Self::Merge | Self::Compare)
+    }
 }
 
 /// Where the results of a run go.
@@ -159,8 +175,8 @@ impl Outputs {
 
 pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let mode = bench_mode(&args)?;
-    if mode == BenchMode::Merge {
-        check_merge(&args)?;
+    if !mode.drives() {
+        check_reader(&args, mode)?;
     }
     // Empty, it takes back what a variable or the file says.
     let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
@@ -172,7 +188,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         check_schedule(&steady(rate), args.warmup)?;
     }
     // A merge has no generator, and its bound of the lag is that of the generators of its files.
-    if mode != BenchMode::Merge {
+    if mode.drives() {
         check_generator(&args)?;
     }
     if mode == BenchMode::SelfTest {
@@ -187,15 +203,16 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
         return Err(setting("--target", &args.target, mend));
     }
-    // A merge asks nothing of anybody.
+    // What only reads files asks nothing of anybody.
     let request = match mode {
-        BenchMode::Merge => None,
+        BenchMode::Merge | BenchMode::Compare => None,
         _ => request::request(&args, &target)?,
     };
     // Those of a merge are held against the loads of the files, once they are read.
-    if mode != BenchMode::Merge {
+    if mode.drives() {
         check_objectives(&args.slo, &stages, &operations)?;
     }
+    let runs = Runs::of(&args);
     let given = Given {
         objectives: is_given(&args, "slo"),
         max_miss: is_given(&args, "max_miss"),
@@ -212,6 +229,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         shard: args.shard,
         start_at: args.start_at,
         merge: args.merge,
+        runs,
         sweep,
         abort: args.abort,
         token: if target.is_template() {
@@ -243,7 +261,10 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         outputs: Outputs {
             json: args.json,
             out: args.out,
-            compare: args.compare,
+            compare: match mode {
+                BenchMode::Compare => None,
+                _ => args.compare.into_iter().next(),
+            },
             live: args.live,
         },
     })
@@ -257,14 +278,17 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
         (sweeps, BenchMode::Sweep),
         (args.self_test, BenchMode::SelfTest),
         (!args.merge.is_empty(), BenchMode::Merge),
+        (args.repeat > 1, BenchMode::Repeat),
+        (!args.against.is_empty(), BenchMode::Compare),
     ];
     let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
     let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
     if asked.next().is_some() {
-        let names = "--layers, --find-max, --sweep, --self-test, --merge";
+        let names = "--layers, --find-max, --sweep, --self-test, --merge, --repeat, --against";
         return Err(setting(names, "several", "give one of them at a time"));
     }
     check_fits(args, mode)?;
+    runs::check(args)?;
     if let Some(start_at) = args.start_at {
         let left = start_at.duration_since(SystemTime::now());
         if left.is_err() || left.is_ok_and(|left| left > MAX_START_IN) {

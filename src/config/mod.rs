@@ -23,7 +23,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{Node, Servers, StoreUrl, Topology};
-pub use bench::{BenchConfig, BenchMode, Given, Outputs, SELF_TEST_RPS};
+pub use bench::{BenchConfig, BenchMode, Given, Outputs, Runs, SELF_TEST_RPS};
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
 pub use secret::{Login, Secret};
@@ -188,6 +188,7 @@ pub fn fuzz(text: &str) {
     let _ = (text.parse::<Rate>(), text.parse::<KeyCount>());
     let _ = (text.parse::<Mix>(), text.parse::<KeysDist>());
     let _ = (text.parse::<Shard>(), text.parse::<ValueSize>());
+    let _ = text.parse::<crate::figures::FailOn>();
     let _ = (
         text.parse::<Method>(),
         HeaderLine::from(text.to_owned()).parse(),

@@ -21,6 +21,7 @@ mod network;
 mod openapi;
 mod outputs;
 mod proxy;
+mod repeat;
 mod requests;
 mod secure;
 mod seed;

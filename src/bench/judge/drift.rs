@@ -115,9 +115,8 @@ fn standard_error(first: &[f64], last: &[f64]) -> f64 {
         let squares = |third: &Vec<(f64, f64)>| third.iter().map(|(at, _)| at * at).sum::<f64>();
         thirds.iter().map(products).sum::<f64>() / thirds.iter().map(squares).sum::<f64>()
     };
-    let rests = thirds.map(|third| -> Vec<f64> {
-        third.into_iter().map(|(at, by)| by - slope * at).collect()
-    });
+    let rests = thirds
+        .map(|third| -> Vec<f64> { third.into_iter().map(|(at, by)| by - slope * at).collect() });
     let squares: f64 = rests.iter().flatten().map(|rest| rest * rest).sum();
     let correlation = [1, 2].map(|apart| correlation(&rests, squares, apart));
     let correlation = correlation[0].max(correlation[1].sqrt());
@@ -138,7 +137,11 @@ fn correlation(rests: &[Vec<f64>; 2], squares: f64, apart: usize) -> f64 {
     let count = rests[0].len() as f64;
     let pairs = |rests: &'_ Vec<f64>| -> f64 {
         let later = rests.iter().skip(apart);
-        rests.iter().zip(later).map(|(one, other)| one * other).sum()
+        rests
+            .iter()
+            .zip(later)
+            .map(|(one, other)| one * other)
+            .sum()
     };
     let products: f64 = rests.iter().map(pairs).sum();
     let found = if squares > 0.0 {
@@ -190,7 +193,9 @@ mod tests {
     }
 
     fn times(around_us: f64, noise: f64, logs: &[f64]) -> Vec<f64> {
-        logs.iter().map(|log| around_us * (log * noise).exp()).collect()
+        logs.iter()
+            .map(|log| around_us * (log * noise).exp())
+            .collect()
     }
 
     #[test]
@@ -211,7 +216,10 @@ mod tests {
                 });
                 let share = found.count() as f64 / SERIES as f64;
                 // Two standard deviations of 800 tries at 5 % are 1.5 %.
-                assert!(share <= 0.05 + 0.015, "{seconds} s at {correlation}: {share}");
+                assert!(
+                    share <= 0.05 + 0.015,
+                    "{seconds} s at {correlation}: {share}"
+                );
             }
         }
     }
@@ -220,7 +228,11 @@ mod tests {
     fn found_of_100(seconds: usize, correlation: f64, is_step: bool) -> usize {
         let rise = |second: usize| {
             let at = second as f64 / seconds as f64;
-            if is_step { f64::from(at >= 0.5) } else { at * 1.5 }
+            if is_step {
+                f64::from(at >= 0.5)
+            } else {
+                at * 1.5
+            }
         };
         let found = (0..100).filter(|&number| {
             let mut draws = Normal::new(9, number);
@@ -238,10 +250,15 @@ mod tests {
 
     #[test]
     fn a_target_that_becomes_a_third_slower_is_found_whether_by_a_slope_or_a_step() {
-        for (seconds, correlation, least) in [(30, 0.0, 80), (60, 0.0, 95), (60, 0.5, 80), (180, 0.5, 95)] {
+        for (seconds, correlation, least) in
+            [(30, 0.0, 80), (60, 0.0, 95), (60, 0.5, 80), (180, 0.5, 95)]
+        {
             for is_step in [false, true] {
                 let found = found_of_100(seconds, correlation, is_step);
-                assert!(found >= least, "{seconds} s at {correlation}, step {is_step}: {found}");
+                assert!(
+                    found >= least,
+                    "{seconds} s at {correlation}, step {is_step}: {found}"
+                );
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
         .is_some_and(|stages| !stages.0.is_empty());
     let given = [
         ("--json", args.json.is_some()),
-        ("--compare", args.compare.is_some()),
+        ("--compare", !args.compare.is_empty()),
         ("--out", args.out.is_some()),
         ("--shard", args.shard != Shard::WHOLE),
         ("--start-at", args.start_at.is_some()),
@@ -52,6 +52,13 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
             "--find-max and --sweep make several runs, each at one rate, from now on and on this generator; give \
              --rps and --duration",
         ),
+        // What is given for a run may come from a variable, and check_reader heeds the command line.
+        BenchMode::Compare => (&["--out"], "--against makes no run; give --json"),
+        BenchMode::Repeat => (
+            &["--out", "--shard", "--start-at", "--compare", "--abort"],
+            "it belongs to one run, and --repeat makes several whole ones, from now on and on this generator; give \
+             --json, and compare its file by --compare and --against",
+        ),
         BenchMode::Layers => (
             &["--out", "--shard", "--start-at", "--compare", "--abort"],
             "it belongs to one run, and --layers makes two that have to be alike",
@@ -74,20 +81,30 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
     }
 }
 
-/// A merge drives nothing: a flag of a run would be ignored, and somebody would believe it.
-pub(super) fn check_merge(args: &BenchArgs) -> Result<(), ConfigError> {
-    const APPLIED: [&str; 7] = [
+/// What only reads files drives nothing: a flag of a run would be ignored, and somebody would believe it.
+pub(super) fn check_reader(args: &BenchArgs, mode: BenchMode) -> Result<(), ConfigError> {
+    const OF_MERGE: &[&str] = &[
         "merge", "json", "compare", "slo", "max_miss", "max_lag", "config",
     ];
+    const OF_COMPARE: &[&str] = &["compare", "against", "fail_on", "json", "config"];
+    let (applied, mend) = match mode {
+        BenchMode::Compare => (
+            OF_COMPARE,
+            "--against makes no run and would ignore it; it applies --compare, --fail-on and --json",
+        ),
+        _ => (
+            OF_MERGE,
+            "--merge makes no run and would ignore it; it applies --slo, --max-lag, --max-miss, --json and --compare",
+        ),
+    };
     let unfit = args.given.iter().find(|(name, source)| {
-        *source == ValueSource::CommandLine && !APPLIED.contains(&name.as_str())
+        *source == ValueSource::CommandLine && !applied.contains(&name.as_str())
     });
     match unfit {
-        Some((name, _)) => Err(setting(
-            &format!("--{}", name.replace('_', "-")),
-            "given",
-            "--merge makes no run and would ignore it; it applies --slo, --max-lag, --max-miss, --json and --compare",
-        )),
+        Some((name, _)) => {
+            let name = format!("--{}", name.replace('_', "-"));
+            Err(setting(&name, "given", mend))
+        }
         None => Ok(()),
     }
 }

@@ -4,7 +4,7 @@
 //! a difference in any of them. Must not assume a distribution, nor that figures are independent of each other.
 //!
 //! If the sides do not differ, any deal of the runs to them was as likely as the one that was made. So all deals are made,
-//! or [`DEALS`] by chance where there are more than [`MOST_DEALS`], and the difference of each figure, divided by its
+//! or 20,000 by chance where there are more than 200,000, and the difference of each figure, divided by its
 //! standard error of unequal variances (Welch), is held against the largest that any figure has in each deal. That keeps
 //! the share of false alarms over all figures together, and takes their correlation into account (Westfall and Young,
 //! "Resampling-Based Multiple Testing", 1993, the single-step maxT method). Deals by chance count the real one among
@@ -112,7 +112,10 @@ fn every_deal(runs: usize, base: usize, count: &mut impl FnMut(&[usize])) -> u64
         count(&deal);
         deals += 1;
         // The last place that can still go on does, and those behind it follow.
-        let Some(place) = (0..base).rev().find(|&place| deal[place] < runs - base + place) else {
+        let Some(place) = (0..base)
+            .rev()
+            .find(|&place| deal[place] < runs - base + place)
+        else {
             return deals;
         };
         deal[place] += 1;
@@ -179,7 +182,9 @@ mod tests {
     fn a_difference_below_the_resolution_hides_no_other() {
         // Without a least error the rounded one would stand out infinitely.
         let rounded = Column {
-            values: vec![5.0, 5.0, 5.0, 5.0, 5.0, 5.000_001, 5.000_001, 5.000_001, 5.000_001, 5.000_001],
+            values: vec![
+                5.0, 5.0, 5.0, 5.0, 5.0, 5.000_001, 5.000_001, 5.000_001, 5.000_001, 5.000_001,
+            ],
             resolution: 1e-3,
         };
         let noise = column(&[1.0, 3.0, 2.0, 5.0, 4.0, 2.5, 3.5, 1.5, 4.5, 5.5]);
@@ -189,14 +194,22 @@ mod tests {
 
     #[test]
     fn many_runs_are_dealt_by_chance_and_never_have_the_probability_0() {
-        let values: Vec<f64> = (0..60).map(|run| f64::from(run / 30) * 10.0 + f64::from(run % 7)).collect();
+        let values: Vec<f64> = (0..60)
+            .map(|run| f64::from(run / 30) * 10.0 + f64::from(run % 7))
+            .collect();
         let p = probabilities(&[column(&values)], 30)[0];
         assert!(p > 0.0 && p < 1e-4, "{p}");
     }
 
     /// So many studies of correlated figures: each run has a factor of its own, and each figure its noise. The other side
     /// is as many times as slow. Gives the share in which any figure stands out.
-    fn share_found(runs: usize, slower: f64, (common, own): (f64, f64), heavy: bool, level: f64) -> f64 {
+    fn share_found(
+        runs: usize,
+        slower: f64,
+        (common, own): (f64, f64),
+        heavy: bool,
+        level: f64,
+    ) -> f64 {
         const STUDIES: u64 = 1_500;
         let found = (0..STUDIES).filter(|&number| {
             let mut draws = Normal::new(3, number);

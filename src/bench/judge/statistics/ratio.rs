@@ -13,24 +13,24 @@ pub fn of_medians(base: &[f64], now: &[f64]) -> Option<f64> {
 }
 
 /// An interval that holds the factor between the sides at least [`CONFIDENCE`] of the time, whatever the distribution of
-/// the runs is, if that factor is all they differ in. `None` when there are too few runs for one, or a run has 0.
+/// the runs is, if that factor is all they differ in. `None` when a run has 0. `left_out` is [`left_out`] of both counts.
 ///
 /// Its ends are two of the ratios of all pairs of runs, sorted: as many are left out at each end as the Mann-Whitney test
 /// would reject (Moses; Hollander, Wolfe, Chicken, "Nonparametric Statistical Methods", 3rd edition 2014, 4.3).
 #[must_use]
-pub fn interval(base: &[f64], now: &[f64]) -> Option<(f64, f64)> {
+pub fn interval(base: &[f64], now: &[f64], left_out: usize) -> Option<(f64, f64)> {
     if base.iter().chain(now).any(|&value| value <= 0.0) {
         return None;
     }
-    let left_out = left_out(base.len(), now.len())?;
     let of_each = |&now: &f64| base.iter().map(move |&base| now / base);
     let mut ratios: Vec<f64> = now.iter().flat_map(of_each).collect();
     ratios.sort_by(f64::total_cmp);
     Some((ratios[left_out], ratios[ratios.len() - 1 - left_out]))
 }
 
-/// How many pairs may be left out at each end; `None`: not even all of them make an interval.
-fn left_out(base: usize, now: usize) -> Option<usize> {
+/// How many pairs of so many runs of both sides may be left out at each end; `None`: not even all pairs make an interval.
+#[must_use]
+pub fn left_out(base: usize, now: usize) -> Option<usize> {
     let counts = rank_sums(base, now);
     let all: f64 = counts.iter().sum();
     let mut below = 0.0;
@@ -97,13 +97,13 @@ mod tests {
     fn nothing_is_divided_by_nothing() {
         assert_eq!(of_medians(&[0.0, 0.0], &[1.0]), None);
         assert_eq!(of_medians(&[], &[]), None);
-        assert_eq!(interval(&[0.0, 1.0, 1.0, 1.0, 1.0], &[1.0; 5]), None);
-        assert_eq!(interval(&[1.0], &[1.0]), None);
+        assert_eq!(interval(&[0.0, 1.0, 1.0, 1.0, 1.0], &[1.0; 5], 2), None);
     }
 
     #[test]
     fn the_interval_holds_the_factor_as_often_as_it_says() {
         for (base, now) in [(4, 4), (5, 5), (8, 6)] {
+            let out = left_out(base, now).expect("enough runs");
             let holds = (0..3_000).filter(|&number| {
                 let mut draws = Normal::new(2, number);
                 let mut side = |count, factor: f64| -> Vec<f64> {
@@ -111,7 +111,7 @@ mod tests {
                     (0..count).map(run).collect()
                 };
                 let (one, other) = (side(base, 1.0), side(now, 1.15));
-                let (low, high) = interval(&one, &other).expect("enough runs");
+                let (low, high) = interval(&one, &other, out).expect("above 0");
                 low <= 1.15 && 1.15 <= high
             });
             let share = holds.count() as f64 / 3_000.0;
@@ -127,12 +127,13 @@ mod tests {
         ) {
             let near = |one: f64, other: f64| (one / other - 1.0).abs() < 1e-9;
             let ratio = of_medians(&base, &now).expect("above 0");
-            let (low, high) = interval(&base, &now).expect("enough");
+            let out = left_out(base.len(), now.len()).expect("enough");
+            let (low, high) = interval(&base, &now, out).expect("above 0");
             prop_assert!(low <= high);
             let times: Vec<f64> = now.iter().map(|value| value * factor).collect();
             prop_assert!(near(of_medians(&base, &times).expect("above 0"), ratio * factor));
             prop_assert!(near(of_medians(&now, &base).expect("above 0"), 1.0 / ratio));
-            let turned = interval(&now, &base).expect("enough");
+            let turned = interval(&now, &base, out).expect("above 0");
             prop_assert!(near(turned.0, 1.0 / high) && near(turned.1, 1.0 / low));
         }
     }

@@ -114,7 +114,10 @@ mod tests {
                 low <= 1.0 && 1.0 <= high
             });
             let share = holds.count() as f64 / 4_000.0;
-            assert!((share - confidence).abs() < 0.012, "{count}: {share} of {confidence}");
+            assert!(
+                (share - confidence).abs() < 0.012,
+                "{count}: {share} of {confidence}"
+            );
         }
     }
 
