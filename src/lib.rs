@@ -20,6 +20,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod figures;
 pub mod inspect;
 pub mod load;
 pub mod machine;
@@ -42,6 +43,8 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// Done, and the answer is no: the key is absent, the dataset incomplete.
     pub const NO: u8 = 1;
+    /// `bench --fail-on`: worse than it may be, beyond chance.
+    pub const WORSE: u8 = 4;
     /// A setting is wrong (`EX_USAGE` of sysexits.h).
     pub const USAGE: u8 = 64;
     /// The store, the target or a file could not be used (`EX_UNAVAILABLE`).

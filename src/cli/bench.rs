@@ -12,6 +12,7 @@ use clap::builder::BoolishValueParser;
 
 use super::address::parse_socket;
 use super::{STORE, StoreArgs, TargetTlsArgs};
+use crate::figures::FailOn;
 use crate::load::{
     Arrivals, ExpectRecords, HeaderLine, KeysDist, Mix, Preset, RequestsOrder, Shard, Speed,
     Stages, Sweep,
@@ -159,6 +160,14 @@ pub struct BenchArgs {
     )]
     pub merge: Vec<PathBuf>,
 
+    /// Run the same load this many times, each when the target is quiet again, and report medians with intervals
+    #[arg(long, env = "KVPOC_REPEAT", value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub repeat: u32,
+
+    /// Pause between two runs of --repeat; longer if the latencies of the target ask for it
+    #[arg(long, env = "KVPOC_PAUSE", value_name = "TIME", default_value = "2s", value_parser = parse_duration_or_zero)]
+    pub pause: Duration,
+
     /// Requests per second to send; --self-test defaults to 1,000
     #[arg(long, env = "KVPOC_RPS", value_name = "RATE", default_value = "20000")]
     pub rps: Rate,
@@ -277,9 +286,24 @@ pub struct BenchArgs {
     #[arg(long, short = 'o', env = "KVPOC_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Compare with the JSON result of an earlier run
-    #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE")]
-    pub compare: Option<PathBuf>,
+    /// Compare with the JSON result of an earlier run. With --against: compare the runs in these files, and make no run
+    #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE", num_args = 1.., value_delimiter = ',')]
+    pub compare: Vec<PathBuf>,
+
+    /// Runs to compare those of --compare with: says for each figure whether it is better or worse by more than chance.
+    /// Needs at least 4 runs on each side, from single runs or --repeat
+    #[arg(long, env = "KVPOC_AGAINST", value_name = "FILE", num_args = 1.., value_delimiter = ',')]
+    pub against: Vec<PathBuf>,
+
+    /// Exit with code 4 if --compare is worse than --against by at least this much, and by more than chance: p99=+10%. For
+    /// p50, p90, p99, p99.9, mean, and errors (in percent of all requests); can be repeated
+    #[arg(
+        long,
+        env = "KVPOC_FAIL_ON",
+        value_name = "BOUND",
+        value_delimiter = ','
+    )]
+    pub fail_on: Vec<FailOn>,
 
     /// Serve a live report at this address, such as 127.0.0.1:8089
     #[arg(long, env = "KVPOC_LIVE", value_name = "ADDRESS", value_parser = parse_socket)]

@@ -200,8 +200,16 @@ const BENCH: Table = (
         ),
         (
             "Other kinds of run",
-            &["find_max", "sweep", "layers", "self_test"],
+            &[
+                "find_max",
+                "sweep",
+                "repeat",
+                "pause",
+                "layers",
+                "self_test",
+            ],
         ),
+        ("Comparing runs", &["compare", "against", "fail_on"]),
         ("Several generators", &["shard", "start_at", "merge"]),
         (
             "Generator",
@@ -214,7 +222,7 @@ const BENCH: Table = (
                 "tick",
             ],
         ),
-        ("Output", &["out", "json", "compare", "live", "quiet"]),
+        ("Output", &["out", "json", "live", "quiet"]),
         (super::STORE, STORE_FLAGS),
     ],
 );

@@ -37,6 +37,7 @@ Exit codes:
   1    bench: TARGET_MISSED; seed: incomplete; inspect: key not found; serve --check: not ready
   2    bench: GENERATOR_LIMITED
   3    bench: INVALID
+  4    bench --compare … --against …: worse by more than --fail-on
   64   invalid setting
   69   store, target or file unavailable
   130  interrupted (a single run of bench: 3)";
@@ -130,6 +131,8 @@ Examples:
   kvpoc bench --rps 500 --target http://127.0.0.1:9000/orders --body '{\"item\":{id}}' --keys 100k --expect 201
   kvpoc bench --rps 80k --shard 0/4 --start-at 2026-11-24T12:00:00Z --json 0.json
   kvpoc bench --merge 0.json 1.json 2.json 3.json
+  kvpoc bench --repeat 5 --rps 5k --json new.json
+  kvpoc bench --compare new.json --against old.json --fail-on p99=+10%
   kvpoc bench --self-test
 
 Latency runs from the moment a request is due, whether it is answered or not.

@@ -7,6 +7,7 @@ mod checks;
 mod records;
 mod request;
 mod requests_file;
+mod runs;
 mod tls;
 
 use std::net::SocketAddr;
@@ -20,10 +21,11 @@ use crate::objectives::{self, Objectives, Operation};
 use crate::record::Format;
 use crate::units::KeyCount;
 use checks::{
-    check_fits, check_generator, check_merge, check_objectives, check_schedule, check_self_test,
+    check_fits, check_generator, check_objectives, check_reader, check_schedule, check_self_test,
 };
 use requests_file::requests_file;
 pub use requests_file::{Replay, RequestsFile};
+pub use runs::Runs;
 pub use tls::TargetTls;
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
@@ -43,6 +45,8 @@ pub struct BenchConfig {
     pub start_at: Option<SystemTime>,
     /// The results to merge.
     pub merge: Vec<PathBuf>,
+    /// How often the load is run, and what is compared.
+    pub runs: Runs,
     /// The rates of a sweep.
     pub sweep: Sweep,
     /// End what cannot pass any more.
@@ -162,6 +166,18 @@ pub enum BenchMode {
     SelfTest,
     /// No load: the results of several generators are added up.
     Merge,
+    /// The same load several times.
+    Repeat,
+    /// No load: the runs of two sides are compared.
+    Compare,
+}
+
+impl BenchMode {
+    /// It has a load of its own.
+    #[must_use]
+    pub fn drives(self) -> bool {
+        !matches!(self, Self::Merge | Self::Compare)
+    }
 }
 
 /// Where the results of a run go.
@@ -189,8 +205,8 @@ impl Outputs {
 
 pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let mode = bench_mode(&args)?;
-    if mode == BenchMode::Merge {
-        check_merge(&args)?;
+    if !mode.drives() {
+        check_reader(&args, mode)?;
     }
     let target: Target = args.target.parse()?;
     let requests_file = requests_file(&args, mode, &target)?;
@@ -198,7 +214,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let (stages, warmup) = schedule(&args, replay)?;
     let sweep = args.sweep.clone().unwrap_or_default();
     // A merge has no generator, and its bound of the lag is that of the generators of its files.
-    if mode != BenchMode::Merge {
+    if mode.drives() {
         check_generator(&args)?;
     }
     if mode == BenchMode::SelfTest {
@@ -213,21 +229,22 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         let mend = "--layers needs the store and a kvpoc serve over it; give http://HOST:PORT of that server";
         return Err(setting("--target", &args.target, mend));
     }
-    // A merge asks nothing of anybody.
+    // What only reads files asks nothing of anybody.
     let request = match mode {
-        BenchMode::Merge => None,
+        BenchMode::Merge | BenchMode::Compare => None,
         _ if requests_file.is_some() => None,
         _ => request::request(&args, &target)?,
     };
     let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
     let tls = match mode {
-        BenchMode::Merge => None,
+        BenchMode::Merge | BenchMode::Compare => None,
         _ => tls::tls(&args.tls, &target)?,
     };
     // Those of a merge are held against the loads of the files, once they are read.
-    if mode != BenchMode::Merge {
+    if mode.drives() {
         check_objectives(&args.slo, &stages, &operations)?;
     }
+    let runs = Runs::of(&args);
     let given = Given {
         objectives: is_given(&args, "slo"),
         max_miss: is_given(&args, "max_miss"),
@@ -244,6 +261,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         shard: args.shard,
         start_at: args.start_at,
         merge: args.merge,
+        runs,
         sweep,
         abort: args.abort,
         token: if is_other {
@@ -278,7 +296,10 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         outputs: Outputs {
             json: args.json,
             out: args.out,
-            compare: args.compare,
+            compare: match mode {
+                BenchMode::Compare => None,
+                _ => args.compare.into_iter().next(),
+            },
             live: args.live,
             quiet: args.quiet,
         },
@@ -309,14 +330,17 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
         (sweeps, BenchMode::Sweep),
         (args.self_test, BenchMode::SelfTest),
         (!args.merge.is_empty(), BenchMode::Merge),
+        (args.repeat > 1, BenchMode::Repeat),
+        (!args.against.is_empty(), BenchMode::Compare),
     ];
     let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
     let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
     if asked.next().is_some() {
-        let names = "--layers, --find-max, --sweep, --self-test and --merge";
+        let names = "--layers, --find-max, --sweep, --self-test, --merge, --repeat and --against";
         return Err(conflict(names, "give one of them at a time"));
     }
     check_fits(args, mode)?;
+    runs::check(args)?;
     if let Some(start_at) = args.start_at {
         let left = start_at.duration_since(SystemTime::now());
         if left.is_err() || left.is_ok_and(|left| left > MAX_START_IN) {

@@ -25,7 +25,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{Node, Servers, StoreUrl, Topology};
 pub use bench::{
-    BenchConfig, BenchMode, Given, Outputs, Replay, RequestsFile, SELF_TEST_RPS, TargetTls,
+    BenchConfig, BenchMode, Given, Outputs, Replay, RequestsFile, Runs, SELF_TEST_RPS, TargetTls,
 };
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
@@ -217,6 +217,7 @@ pub fn fuzz(text: &str) {
     let _ = (text.parse::<Rate>(), text.parse::<KeyCount>());
     let _ = (text.parse::<Mix>(), text.parse::<KeysDist>());
     let _ = (text.parse::<Shard>(), text.parse::<ValueSize>());
+    let _ = text.parse::<crate::figures::FailOn>();
     let _ = (
         text.parse::<Method>(),
         HeaderLine::from(text.to_owned()).parse(),

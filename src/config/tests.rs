@@ -194,6 +194,26 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ),
         ("kvpoc bench --merge a --out b", "give --json"),
         ("kvpoc bench --max-lag 1us", "for --tick"),
+        ("kvpoc bench --repeat 3 --find-max", "one of them at a time"),
+        ("kvpoc bench --repeat 3 --merge a", "one of them at a time"),
+        ("kvpoc bench --repeat 3 --out x", "makes several whole ones"),
+        (
+            "kvpoc bench --repeat 3 --compare a",
+            "by --compare and --against",
+        ),
+        (
+            "kvpoc bench --against a --sweep 5k,6k",
+            "one of them at a time",
+        ),
+        (
+            "kvpoc bench --compare a b",
+            "'a b' for --compare: one earlier run is shown",
+        ),
+        ("kvpoc bench --against a", "by --compare"),
+        (
+            "kvpoc bench --compare a --fail-on p99=+10%",
+            "'p99=+10%' for --fail-on: it is held against the differences",
+        ),
         ("kvpoc bench --verify 2", "0 to 1"),
         ("kvpoc bench --max-miss=-0.1", "0 to 1"),
     ] {

@@ -23,6 +23,7 @@ mod network;
 mod openapi;
 mod outputs;
 mod proxy;
+mod repeat;
 mod replay;
 mod requests;
 mod secure;

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use kvpoc::random::{Draws, chance, splitmix64};
-use rand_distr::{Distribution as _, Exp, LogNormal};
+use rand_distr::{Distribution as _, Exp, LogNormal, StandardNormal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +25,9 @@ fn stats(key_reads: u64, commands: u64) -> String {
     )
 }
 
+/// Between two runs nothing is asked for longer than this, and within one never.
+const BETWEEN_RUNS: Duration = Duration::from_millis(300);
+
 /// What the target does with a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mode {
@@ -34,6 +37,9 @@ pub(crate) enum Mode {
     Exponential(f64),
     /// After a lognormal time of this median and spread.
     Lognormal(f64, f64),
+    /// The same, with a median that each run multiplies by a lognormal factor of this spread: median, spread within a run,
+    /// spread from run to run, seed.
+    Noisy(f64, f64, f64, u64),
     /// After so many seconds, and one in a hundred after a hundred times as many.
     Bimodal(f64),
     /// First in, first out, so many seconds each.
@@ -72,12 +78,15 @@ impl FromStr for Mode {
             ("constant", [seconds]) => Ok(Self::Constant(*seconds)),
             ("exponential", [mean]) => Ok(Self::Exponential(*mean)),
             ("lognormal", [median, sigma]) => Ok(Self::Lognormal(*median, *sigma)),
+            ("noisy", [median, sigma, spread, seed]) => {
+                Ok(Self::Noisy(*median, *sigma, *spread, *seed as u64))
+            }
             ("bimodal", [seconds]) => Ok(Self::Bimodal(*seconds)),
             ("queue", [seconds]) => Ok(Self::Queue(*seconds)),
             ("newest", [seconds]) => Ok(Self::Newest(*seconds)),
             ("step", [before, after, at]) => Ok(Self::Step(*before, *after, *at)),
             _ => Err(format!(
-                "{text:?} is none of constant S, exponential S, lognormal S SIGMA, bimodal S, queue S, newest S, step S S S"
+                "{text:?} is none of constant S, exponential S, lognormal S SIGMA, noisy S SIGMA SPREAD SEED, bimodal S, queue S, newest S, step S S S"
             )),
         }
     }
@@ -105,6 +114,8 @@ struct Target {
     free_at: Cell<Instant>,
     /// When the first request came.
     began: Cell<Option<Instant>>,
+    /// Which run it is, and when the last request came.
+    run: Cell<(u64, Instant)>,
     /// Those that are answered newest first.
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
     comes: Notify,
@@ -119,6 +130,7 @@ async fn serve(listener: TcpListener, mode: Mode) {
         count: Cell::new(0),
         free_at: Cell::new(Instant::now()),
         began: Cell::new(None),
+        run: Cell::new((0, Instant::now())),
         waiting: RefCell::default(),
         comes: Notify::new(),
         leaves: Notify::new(),
@@ -184,6 +196,18 @@ impl Target {
         began.elapsed().as_secs_f64()
     }
 
+    /// By how much slower the run is that goes on.
+    fn factor_of_run(&self, spread: f64, seed: u64) -> f64 {
+        let (mut run, last) = self.run.get();
+        if last.elapsed() > BETWEEN_RUNS {
+            run += 1;
+        }
+        self.run.set((run, Instant::now()));
+        let mut draws = Draws::new(splitmix64(16 * seed + 9, run));
+        let deviation: f64 = StandardNormal.sample(&mut draws);
+        (deviation * spread).exp()
+    }
+
     /// When the next request is answered.
     fn answers_at(&self) -> Instant {
         let number = self.count.get();
@@ -194,6 +218,13 @@ impl Target {
             Mode::Lognormal(median, sigma) => LogNormal::new(median.ln(), sigma)
                 .expect("a spread")
                 .sample(&mut draws),
+            Mode::Noisy(median, sigma, spread, seed) => {
+                let mut draws = Draws::new(splitmix64(16 * seed + 7, number));
+                let median = median * self.factor_of_run(spread, seed);
+                LogNormal::new(median.ln(), sigma)
+                    .expect("a spread")
+                    .sample(&mut draws)
+            }
             Mode::Bimodal(seconds) if chance(splitmix64(8, number), 0.01) => seconds * 100.0,
             Mode::Constant(seconds) | Mode::Bimodal(seconds) | Mode::Leaves(seconds, _) => seconds,
             Mode::Queue(seconds) => {

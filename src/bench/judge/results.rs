@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::criteria::{self, Criterion};
+use super::drift::Drift;
 pub use super::evidence::{Bounds, Evidence, Generator};
 use super::flow::Stretch;
 use super::handshakes::Handshakes;
@@ -73,6 +74,9 @@ pub struct Results {
     pub warmup: Requests,
     /// How long the last answers took after the schedule; they are among the measured ones.
     pub drain_s: f64,
+    /// Whether it became slower or faster while it went on; `null` where that cannot be told: of several rates, of several
+    /// generators, of fewer than 15 seconds.
+    pub drift: Option<Drift>,
     /// What the generator itself took.
     pub generator: Generator,
     /// Under which the figures hold.
@@ -388,6 +392,7 @@ pub fn results(
         resent: 0,
         warmup: Requests::of(&warmup),
         drain_s: 0.0,
+        drift: None,
         generator,
         conditions,
         evidence,

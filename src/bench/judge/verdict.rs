@@ -15,7 +15,7 @@ use crate::units::{grouped, human_us};
 const MAX_BUSY_SHARE: f64 = 0.95;
 
 /// The four ends of a run, each with its exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Verdict {
     /// The target held the load.

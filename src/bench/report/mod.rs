@@ -1,8 +1,9 @@
 //! The results of a run, in the forms that people and programs read.
 //!
-//! Enters: [`Results`], all figures final. Leaves: text and JSON. Must not compute anything new: what two
+//! Enters: results, all figures final. Leaves: text and JSON. Must not compute anything new: what two
 //! forms show is one number.
 
+pub(super) mod against;
 pub(super) mod by_rate;
 mod charts;
 pub(super) mod compare;
@@ -11,6 +12,7 @@ pub(super) mod files;
 pub(super) mod html;
 pub(super) mod json_file;
 mod live;
+pub(super) mod repeat;
 mod svg;
 pub(super) mod text;
 pub(super) mod watch;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::bench::judge::criteria::{Criterion, Measured};
+use crate::bench::judge::drift::{Drift, Shift};
 use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::results::{Percentiles, Requests, Results};
 use crate::bench::judge::verdict::Verdict;
@@ -244,6 +245,9 @@ fn rest(results: &Results, text: &mut String) {
         let malformed = format!("{} × {kind}", grouped(*count));
         line(text, "Malformed answers", &malformed);
     }
+    if let Some(drift) = &results.drift {
+        line(text, "Drift", &drifted(drift));
+    }
     let generator = &results.generator;
     line(
         text,
@@ -255,6 +259,29 @@ fn rest(results: &Results, text: &mut String) {
             generator.busy_share * 100.0
         ),
     );
+}
+
+/// The last third of the measured time against the first.
+fn drifted(drift: &Drift) -> String {
+    let shown = |name: &str, shift: &Shift| {
+        let times = [shift.first_us, shift.last_us].map(|us| human_us(us.round() as u64));
+        let change = shift.change() * 100.0;
+        format!("{name} {} to {} ({change:+.0} %)", times[0], times[1])
+    };
+    let figures = [("p50", &drift.p50), ("p99", &drift.p99)];
+    let found: Vec<String> = figures
+        .iter()
+        .filter(|(_, shift)| shift.found)
+        .map(|(name, shift)| shown(name, shift))
+        .collect();
+    if found.is_empty() {
+        let all = figures.map(|(name, shift)| shown(name, shift)).join(", ");
+        return format!("none beyond chance from the first third to the last: {all}");
+    }
+    format!(
+        "{} from the first third to the last, beyond chance",
+        found.join(", ")
+    )
 }
 
 fn tls(handshakes: &Handshakes, is_checked: Option<bool>, text: &mut String) {

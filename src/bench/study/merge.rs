@@ -5,14 +5,13 @@
 //! ran at another time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::once::Publication;
+use super::result_file;
 use crate::bench::judge::clock::StartByTarget;
 use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::reconcile::{Books, LostCounter, Reconciliation};
@@ -95,15 +94,7 @@ pub(super) fn run(config: &BenchConfig) -> anyhow::Result<u8> {
 
 fn read(file: &Path) -> anyhow::Result<Part> {
     let shown = || format!("cannot merge {}", file.display());
-    let mut text = String::new();
-    let opened = File::open(file).with_context(shown)?;
-    opened
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .with_context(shown)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        bail!("{}: too large for a result of kvpoc bench", shown());
-    }
+    let text = result_file::read(file, MAX_FILE_BYTES).with_context(shown)?;
     parse(&text).with_context(shown)
 }
 
@@ -295,7 +286,7 @@ fn check_same(whole: &Part, part: &Part) -> anyhow::Result<()> {
 }
 
 /// What makes the load; what may differ is named too, so that a new condition has to be thought of.
-fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
+pub(super) fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
     let Conditions {
         version,
         commit,

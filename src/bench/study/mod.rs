@@ -2,6 +2,7 @@
 //!
 //! Enters: a [`BenchConfig`] and a stop signal. Leaves: an exit code. Must not know how a request is sent.
 
+mod against;
 pub(super) mod background;
 mod early;
 mod expected;
@@ -10,6 +11,8 @@ mod layers;
 mod merge;
 mod null_server;
 mod once;
+mod repeat;
+mod result_file;
 mod runner;
 mod search;
 mod self_test;
@@ -31,11 +34,14 @@ pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyho
         BenchMode::Sweep => sweep::run(config, stop).await,
         BenchMode::SelfTest => self_test::run(config, stop).await,
         BenchMode::Merge => merge::run(config),
+        BenchMode::Repeat => repeat::run(config, stop).await,
+        BenchMode::Compare => against::run(config),
     }
 }
 
-/// Takes any text for a result of `--merge`; panics where it must not.
+/// Takes any text for a result of `--merge`, and of `--compare` with `--against`; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(text: &str) {
     merge::fuzz(text);
+    against::fuzz(text);
 }

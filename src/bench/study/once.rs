@@ -17,6 +17,7 @@ use super::expected;
 use crate::bench::drive::probe::{self, TargetInfo};
 use crate::bench::drive::tls::Tls;
 use crate::bench::drive::{self, Load, Totals, Way};
+use crate::bench::judge::drift;
 use crate::bench::judge::flow::Outline;
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::results::Results;
@@ -226,7 +227,10 @@ impl<'a> Bench<'a> {
         let (totals, ended_early) = self.drive(stages, &load, stop, &mut watch).await?;
         let series = watch.finish().await;
         let after = self.ask_again(totals.interrupted).await;
-        let results = background.conclude(&load.schedule, totals, ended_early, after);
+        let results = Results {
+            drift: drift::of(&series.points),
+            ..background.conclude(&load.schedule, totals, ended_early, after)
+        };
         Ok((results, series))
     }
 
@@ -302,8 +306,12 @@ impl<'a> Bench<'a> {
         let load = match config.mode {
             // Each has a rate of its own.
             BenchMode::FindMax | BenchMode::Sweep => format!("each try {length}"),
-            _ => format!(
-                "{} requests over {length}",
+            mode => format!(
+                "{}{} requests over {length}",
+                match mode {
+                    BenchMode::Repeat => format!("{} times ", config.runs.repeat),
+                    _ => String::new(),
+                },
                 grouped(config.stages.arrivals().round() as u64)
             ),
         };

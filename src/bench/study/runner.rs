@@ -133,7 +133,8 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn pause_after(p99_us: u64, passed: bool) -> Duration {
+/// How long to leave a target alone after a run.
+pub(super) fn pause_after(p99_us: u64, passed: bool) -> Duration {
     let pause = (2 * Duration::from_micros(p99_us)).clamp(LEAST_PAUSE, LONGEST_PAUSE);
     if passed {
         pause

@@ -27,7 +27,7 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
         .is_some_and(|stages| !stages.0.is_empty());
     let given = [
         ("--json", args.json.is_some()),
-        ("--compare", args.compare.is_some()),
+        ("--compare", !args.compare.is_empty()),
         ("--out", args.out.is_some()),
         ("--shard", args.shard != Shard::WHOLE),
         ("--start-at", args.start_at.is_some()),
@@ -52,6 +52,13 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
             &["--stages", "--shard", "--start-at", "--compare"],
             "--find-max and --sweep, which make several runs, each at one rate and on this generator; give --rps \
              and --duration",
+        ),
+        // What is given for a run may come from a variable, and check_reader heeds the command line.
+        BenchMode::Compare => (&["--out"], "--against, which makes no run; give --json"),
+        BenchMode::Repeat => (
+            &["--out", "--shard", "--start-at", "--compare", "--abort"],
+            "--repeat, which makes several runs on this generator; give --json, and compare that file with --compare \
+             and --against",
         ),
         BenchMode::Layers => (
             &["--out", "--shard", "--start-at", "--compare", "--abort"],
@@ -79,19 +86,30 @@ fn unfit_for(name: &str, mend: &str) -> ConfigError {
     ConfigError::Setting(format!("{name} cannot be used with {mend}"))
 }
 
-/// A merge drives nothing: a flag of a run would be ignored, and somebody would believe it.
-pub(super) fn check_merge(args: &BenchArgs) -> Result<(), ConfigError> {
-    const APPLIED: [&str; 8] = [
+/// What only reads files drives nothing: a flag of a run would be ignored, and somebody would believe it.
+pub(super) fn check_reader(args: &BenchArgs, mode: BenchMode) -> Result<(), ConfigError> {
+    const OF_MERGE: &[&str] = &[
         "merge", "json", "compare", "slo", "max_miss", "max_lag", "config", "quiet",
     ];
+    const OF_COMPARE: &[&str] = &["compare", "against", "fail_on", "json", "config", "quiet"];
+    let (applied, mend) = match mode {
+        BenchMode::Compare => (
+            OF_COMPARE,
+            "--against, which makes no run; it applies --compare, --fail-on, --json and --quiet",
+        ),
+        _ => (
+            OF_MERGE,
+            "--merge, which makes no run; it applies --slo, --max-lag, --max-miss, --json and --compare",
+        ),
+    };
     let unfit = args.given.iter().find(|(name, source)| {
-        *source == ValueSource::CommandLine && !APPLIED.contains(&name.as_str())
+        *source == ValueSource::CommandLine && !applied.contains(&name.as_str())
     });
     match unfit {
-        Some((name, _)) => Err(unfit_for(
-            &format!("--{}", name.replace('_', "-")),
-            "--merge, which makes no run; it applies --slo, --max-lag, --max-miss, --json and --compare",
-        )),
+        Some((name, _)) => {
+            let name = format!("--{}", name.replace('_', "-"));
+            Err(unfit_for(&name, mend))
+        }
         None => Ok(()),
     }
 }

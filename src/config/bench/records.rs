@@ -21,7 +21,7 @@ pub(super) fn expected(
 ) -> Result<ExpectRecords, ConfigError> {
     let expected = args.expect_records.clone();
     // A merge applies what its files were compared with.
-    if expected == ExpectRecords::Unknown || mode == BenchMode::Merge {
+    if expected == ExpectRecords::Unknown || matches!(mode, BenchMode::Merge | BenchMode::Compare) {
         return Ok(ExpectRecords::Unknown);
     }
     let refused = |mend: &str| Err(setting(NAME, &expected.to_string(), mend));

@@ -98,7 +98,7 @@ pub(super) fn requests_file(
     target: &Target,
 ) -> Result<Option<RequestsFile>, ConfigError> {
     // It has refused what was typed, and heeds no variable of a run.
-    if mode == BenchMode::Merge {
+    if matches!(mode, BenchMode::Merge | BenchMode::Compare) {
         return Ok(None);
     }
     let (name, file) = match (&args.requests, &args.replay) {
@@ -212,9 +212,9 @@ fn check_fits(args: &BenchArgs, name: &str, mode: BenchMode) -> Result<(), Confi
         )?;
     }
     let fits = match mode {
-        BenchMode::Once => true,
+        BenchMode::Once | BenchMode::Repeat => true,
         BenchMode::FindMax | BenchMode::Sweep => name == REQUESTS,
-        BenchMode::Layers | BenchMode::SelfTest | BenchMode::Merge => false,
+        BenchMode::Layers | BenchMode::SelfTest | BenchMode::Merge | BenchMode::Compare => false,
     };
     if fits {
         return Ok(());
