@@ -34,6 +34,7 @@ fn dataset() -> Dataset {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
         seed: 1,
+        format: kvpoc::record::Format::Record,
     }
 }
 

@@ -35,6 +35,7 @@ fn main() {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
         seed: 1,
+        format: kvpoc::record::Format::Record,
     };
     match target.parse::<SocketAddr>() {
         Ok(address) => load(&dataset, address, keys),

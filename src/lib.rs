@@ -1,5 +1,5 @@
-//! kvpoc proves, honestly, that an HTTP service over Dragonfly holds 20,000 requests/s and 300,000 key
-//! operations/s on 10 million keys.
+//! kvpoc measures whether an HTTP service over `DragonflyDB` holds a given load, such as 20,000 requests/s and
+//! 300,000 key operations/s on 10 million keys.
 //!
 //! # The four flows
 //! - **seed**: plan → batch of indexes → records in one buffer → `Store::put_batch` → progress, summary.
@@ -10,7 +10,7 @@
 //! # The layers
 //! `main` → the commands ([`seed`], [`serve`], [`mod@bench`], [`inspect`]) → [`store`] → [`config`] → [`cli`].
 //! Imports point this way only, and commands never import each other. [`record`], [`random`], [`load`] and
-//! [`units`] know nothing of the network, the clock or the command line.
+//! [`units`] know nothing of the network, the clock or the command line; [`tls`] reads certificates, for whoever connects.
 //!
 //! # Words
 //! A **key operation** is one key read or written; a **command** is one message to the store: an MGET of 15
@@ -32,7 +32,9 @@ pub mod random;
 pub mod record;
 pub mod seed;
 pub mod serve;
+pub mod source;
 pub mod store;
+pub mod tls;
 pub mod units;
 
 /// Exit codes: what a script may branch on. The verdicts of `bench` have their own in `bench::judge::verdict`.

@@ -3,6 +3,10 @@
 //! Enters: what a user typed. Leaves: values that cannot be wrong. Must not know clap, the network or the
 //! clock; `bench` gives them their meaning.
 
+mod expected;
+mod listed;
+mod log_line;
+mod moments;
 mod request;
 mod statuses;
 mod sweep;
@@ -12,8 +16,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use expected::{ExpectRecords, told};
+pub use listed::{Gathered, IsOrigin, Listed, RequestList, RequestsOrder};
+pub use log_line::{Asked, LogFormat, LogLine};
+pub use moments::{Moments, Speed, Stamp};
 pub use request::{
-    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, may_stand_in_a_header,
+    Header, HeaderLine, KeysAsked, Method, Request, USUAL_STATUSES, header_names,
+    may_stand_in_a_header,
 };
 pub use statuses::Statuses;
 pub use sweep::Sweep;
@@ -130,7 +139,7 @@ impl fmt::Display for Stages {
 fn parse_stage(text: &str) -> Result<Stage, UnitError> {
     let Some((rates, duration)) = text.split_once(':') else {
         return refuse(format!(
-            "{text:?} is no stage; write RATE:TIME or FROM..TO:TIME"
+            "{text:?} is not a stage; write RATE:TIME or FROM..TO:TIME"
         ));
     };
     let (from, to) = rates.split_once("..").unwrap_or((rates, rates));
@@ -284,14 +293,14 @@ pub const PRESETS: [Preset; 7] = [
         mix: Mix::Batch,
         keys_dist: KeysDist::Uniform,
         value_bytes: None,
-        source: "the claim: 15 keys a request, drawn uniformly",
+        source: "the claim: 15 keys per request, drawn uniformly",
     },
     Preset {
         name: "session-single",
         mix: Mix::Single,
         keys_dist: KeysDist::Uniform,
         value_bytes: None,
-        source: "the older service: one session a request, drawn uniformly",
+        source: "the older service: one session per request, drawn uniformly",
     },
     Preset {
         name: "twitter52",

@@ -19,6 +19,9 @@ fn main() -> ExitCode {
     keep_small_pages();
     give_back_soon();
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    for warning in config::misspelt_variables(std::env::vars_os().map(|(name, _)| name)) {
+        output::say(&warning);
+    }
     let job = match config::load(&arguments) {
         Ok(job) => job,
         Err(ConfigError::Usage(error)) => {
@@ -60,11 +63,14 @@ fn main() -> ExitCode {
 }
 
 const WAYS_ON: &str = "\
-Two ways on:
-  start a store:     scripts/dragonfly   (or: docker compose -f config/compose.yaml up -d)
-  or do without one: --store embedded:./kvpoc-data";
+Start a store: scripts/dragonfly (or: docker compose -f config/compose.yaml up -d)
+Or use the embedded store: --store embedded:./kvpoc-data";
 
 fn run(job: Job) -> anyhow::Result<u8> {
+    if let Job::Print(text) = &job {
+        output::print(&String::from_utf8_lossy(text));
+        return Ok(exit::OK);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -79,6 +85,7 @@ fn run(job: Job) -> anyhow::Result<u8> {
                 code = inspect::run(config) => code,
                 () = stop.cancelled() => Ok(exit::INTERRUPTED),
             },
+            Job::Print(_) => Ok(exit::OK),
         }
     });
     // A name that is still being looked up must not hold up the exit.

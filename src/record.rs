@@ -7,18 +7,22 @@
 //! # Key and value
 //! The key of index 42 is `user:session:42`. Its value follows from the dataset's seed and the index alone, so that
 //! loading the same dataset twice changes nothing. It is a session, padded with seeded random bytes to `--value-size`
-//! (256): no store can compress the memory figures away. `kvpoc seed` notes what it loaded under `kvpoc:dataset`.
+//! (256): no store can compress the memory figures away. `kvpoc seed` notes what it loaded under `kvpoc:dataset`. With
+//! `--format` the values are of another form, for other programs ([`Format`]).
 //!
 //! # Format
 //! One byte of version, then bincode 2 with fixed-width little-endian integers: every field before the two
 //! strings has a constant place, and every value size from [`MIN_VALUE_BYTES`] up can be met to the byte.
 //! Strings and byte slices carry a `u64` length. The golden bytes in the tests freeze it.
 
+mod format;
+
 use bincode::{BorrowDecode, Encode};
 use bytes::{BufMut, BytesMut};
 
 use crate::random::{below, splitmix64};
 use crate::units::{MAX_VALUE_BYTES, ValueSize};
+pub use format::{Format, MIN_JSON_BYTES};
 
 /// The version byte of the only binary format so far. JSON begins with `{` (0x7B), so the two never meet.
 pub const VERSION: u8 = 1;
@@ -155,6 +159,8 @@ pub struct Dataset {
     pub value_size: ValueSize,
     /// The seed that all contents follow from.
     pub seed: u64,
+    /// What the values are.
+    pub format: Format,
 }
 
 impl Dataset {
@@ -163,16 +169,40 @@ impl Dataset {
         put_key(&self.key_prefix, index, out);
     }
 
-    /// Appends the record of `index`, of a size that `value_size` allows.
+    /// Appends the value of `index`, of a size that `value_size` allows.
     pub fn put_record(&self, index: u64, out: &mut BytesMut) {
+        match self.format {
+            Format::Record => self.put_binary(index, out),
+            Format::Json => {
+                let base = splitmix64(self.seed, index);
+                let session = self.session(index, &[]);
+                format::put_json(&session, self.record_bytes(index), base, out);
+            }
+            Format::Raw => {
+                format::put_raw(self.record_bytes(index), splitmix64(self.seed, index), out);
+            }
+        }
+    }
+
+    /// Whether a value is that of `index`, as far as its first bytes tell.
+    #[must_use]
+    pub fn begins_as(&self, index: u64, value: &[u8]) -> bool {
+        match self.format {
+            Format::Record => id(value) == Some(index),
+            Format::Json => format::begins_json(value, index),
+            Format::Raw => format::begins_raw(value, splitmix64(self.seed, index)),
+        }
+    }
+
+    fn put_binary(&self, index: u64, out: &mut BytesMut) {
         let mut padding = [0_u8; 512];
-        let user_agent = USER_AGENTS[below(splitmix64(self.seed, index), 4) as usize];
+        let user_agent = self.session(index, &[]).user_agent;
         let bytes = self.record_bytes(index);
         let padding_len = bytes - 1 - FIXED_FIELD_BYTES - user_agent.len();
         if padding_len <= padding.len() {
-            self.encode(index, user_agent, &mut padding[..padding_len], out);
+            self.encode(index, &mut padding[..padding_len], out);
         } else {
-            self.encode(index, user_agent, &mut vec![0; padding_len], out);
+            self.encode(index, &mut vec![0; padding_len], out);
         }
     }
 
@@ -184,14 +214,21 @@ impl Dataset {
         self.value_size.bytes(bits)
     }
 
-    fn encode(&self, index: u64, user_agent: &str, padding: &mut [u8], out: &mut BytesMut) {
+    fn encode(&self, index: u64, padding: &mut [u8], out: &mut BytesMut) {
         let base = splitmix64(self.seed, index);
         for (word, chunk) in padding.chunks_mut(8).enumerate() {
             let bits = splitmix64(base, word as u64).to_le_bytes();
             chunk.copy_from_slice(&bits[..chunk.len()]);
         }
+        self.session(index, padding).put(out);
+    }
+
+    /// The session of `index`, whatever the values are.
+    #[must_use]
+    pub fn session<'a>(&self, index: u64, padding: &'a [u8]) -> Session<'a> {
+        let base = splitmix64(self.seed, index);
         let created_at_s = FIRST_CREATED_AT_S + below(base.rotate_left(32), CREATED_WITHIN_S);
-        let session = Session {
+        Session {
             id: index,
             status: Status::Active,
             role: Role::ALL[(base & 3) as usize],
@@ -203,10 +240,9 @@ impl Dataset {
                 (base >> 16) as u8,
                 (base >> 24) as u8,
             ],
-            user_agent,
+            user_agent: USER_AGENTS[below(base, 4) as usize],
             padding,
-        };
-        session.put(out);
+        }
     }
 }
 
@@ -307,6 +343,7 @@ mod tests {
             key_prefix: "user:session:".into(),
             value_size: value_size.parse().expect("a size"),
             seed: 1,
+            format: Format::Record,
         }
     }
 
@@ -433,6 +470,7 @@ mod tests {
                 key_prefix: String::new(),
                 value_size: size.to_string().parse().expect("a size"),
                 seed,
+                format: Format::Record,
             };
             let bytes = encoded(&dataset, index);
             prop_assert_eq!(bytes.len(), size);

@@ -10,6 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 
+mod duration;
+pub use duration::human_duration;
+
 /// More arrivals a second than any one machine can pace; a larger number is a typing error.
 const MAX_RATE_PER_SECOND: f64 = 10_000_000.0;
 /// Far beyond what fits in a store, so that index arithmetic never overflows.
@@ -108,7 +111,7 @@ impl fmt::Display for KeyCount {
     }
 }
 
-/// The sizes of encoded records in bytes, each from the smallest record to 1 MiB.
+/// The sizes of values in bytes, each at most 1 MiB. What the smallest is depends on what the values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueSize {
     /// All the same.
@@ -139,6 +142,15 @@ impl ValueSize {
             Self::Fixed(bytes) => bytes,
             Self::Between(least, most) => least.midpoint(most),
             Self::Etc => 400,
+        }
+    }
+
+    /// The least that somebody asked for; `None`: as little as there can be.
+    #[must_use]
+    pub fn least_bytes(self) -> Option<usize> {
+        match self {
+            Self::Fixed(bytes) | Self::Between(bytes, _) => Some(bytes),
+            Self::Etc => None,
         }
     }
 
@@ -184,11 +196,10 @@ fn parse_value_bytes(text: &str) -> Result<usize, UnitError> {
     let size = text.parse::<ByteSize>().map_err(|_| {
         UnitError("give a size such as 256 or 1KiB, a range such as 128..1024, or etc".into())
     })?;
-    let (min, max) = (crate::record::MIN_VALUE_BYTES, MAX_VALUE_BYTES);
     match usize::try_from(size.as_u64()) {
-        Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
+        Ok(bytes) if (1..=MAX_VALUE_BYTES).contains(&bytes) => Ok(bytes),
         _ => Err(UnitError(format!(
-            "a record is {min} bytes (its fields) to {max} bytes (1 MiB)"
+            "a value is 1 to {MAX_VALUE_BYTES} bytes (1 MiB)"
         ))),
     }
 }
@@ -219,7 +230,7 @@ impl fmt::Display for ValueSize {
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let duration = parse_duration_or_zero(text)?;
     if duration.is_zero() {
-        return Err(UnitError("a duration here is above 0".into()));
+        return Err(UnitError("give a duration above 0".into()));
     }
     Ok(duration)
 }
@@ -228,7 +239,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 pub fn parse_duration_or_zero(text: &str) -> Result<Duration, UnitError> {
     let duration = any_duration(text)?;
     if duration > MAX_DURATION {
-        return Err(UnitError("a duration here is at most 1 day".into()));
+        return Err(UnitError("give a duration of at most 1 day".into()));
     }
     Ok(duration)
 }
@@ -257,7 +268,7 @@ pub fn parse_moment(text: &str) -> Result<SystemTime, UnitError> {
         return Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into()));
     }
     humantime::parse_rfc3339(text).map_err(|_| {
-        UnitError("give a moment in UTC, such as 2026-11-24T12:00:00Z, or its Unix seconds".into())
+        UnitError("give a time in UTC, such as 2026-11-24T12:00:00Z, or its Unix seconds".into())
     })
 }
 
@@ -403,19 +414,20 @@ mod tests {
     }
 
     #[test]
-    fn value_sizes_hold_at_least_the_fields_and_at_most_a_mebibyte() {
+    fn value_sizes_are_a_byte_to_a_mebibyte() {
         for (text, expected) in [
             ("256", ValueSize::Fixed(256)),
             ("1KiB", ValueSize::Fixed(1_024)),
             ("128..1KiB", ValueSize::Between(128, 1_024)),
             ("84..84", ValueSize::Between(84, 84)),
+            ("1", ValueSize::Fixed(1)),
             ("etc", ValueSize::Etc),
         ] {
             let size: ValueSize = text.parse().expect(text);
             assert_eq!(size, expected);
             assert_eq!(size.to_string().parse(), Ok(size));
         }
-        for text in ["0", "10", "2MiB", "-1", "large"] {
+        for text in ["0", "2MiB", "-1", "large"] {
             assert!(text.parse::<ValueSize>().is_err(), "{text}");
         }
     }

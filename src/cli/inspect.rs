@@ -14,11 +14,11 @@ use crate::units::parse_duration;
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The keys to look up; without one, the store is described
+    /// Keys to describe; without one, the store is described
     #[arg(value_name = "KEY")]
     pub keys: Vec<String>,
 
-    /// Keys to look at when the store is described
+    /// Keys to sample when describing the store
     #[arg(long, env = "KVPOC_SAMPLE", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub sample: u32,
 
@@ -31,7 +31,7 @@ pub struct InspectArgs {
     #[command(flatten)]
     pub store: StoreArgs,
 
-    /// How long one question to the store may take
+    /// Timeout of one request to the store
     #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub store_timeout: Duration,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use super::address::parse_ip;
 use super::{STORE, StoreArgs};
 use crate::units::{
     MAX_KEYS_PER_REQUEST, parse_duration, parse_duration_or_zero, parse_held_bytes,
@@ -18,29 +19,36 @@ use crate::units::{
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Port to listen on; 0 picks a free one
-    #[arg(long, env = "KVPOC_PORT", value_name = "PORT", default_value = "8080")]
+    /// Port to listen on; 0: any free port
+    #[arg(
+        long,
+        short = 'p',
+        env = "KVPOC_PORT",
+        value_name = "PORT",
+        default_value = "8080"
+    )]
     pub port: u16,
 
-    /// Port of its own for /livez, /readyz and /metrics, which are answered there however many connections are open; left
-    /// out, there is none, and they are answered on --port
+    /// Extra port for /livez, /readyz and /metrics, which answers however many connections are open. Default: none;
+    /// --port answers them in any case
     #[arg(long, env = "KVPOC_HEALTH_PORT", value_name = "PORT")]
     pub health_port: Option<u16>,
 
-    /// Address to listen on
+    /// Address to listen on: an IP address or localhost
     #[arg(
         long,
         env = "KVPOC_BIND",
         value_name = "IP",
-        default_value = "127.0.0.1"
+        default_value = "127.0.0.1",
+        value_parser = parse_ip
     )]
     pub bind: IpAddr,
 
-    /// Threads that answer requests; 0: one per core
+    /// Worker threads; 0: one per core
     #[arg(long, env = "KVPOC_SERVE_THREADS", value_name = "N", default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1_024))]
     pub threads: u16,
 
-    /// What stands before the id of a session in its key
+    /// Key prefix of sessions
     #[arg(
         long,
         env = "KVPOC_KEY_PREFIX",
@@ -49,12 +57,12 @@ pub struct ServeArgs {
     )]
     pub key_prefix: String,
 
-    /// How a request's keys are read: one MGET, or as many pipelined GETs, as always from a cluster; auto: what costs the
-    /// store less, by its engine and threads
+    /// How to read the keys of a request: mget (one MGET), pipeline (pipelined GETs; always used with a cluster), or auto
+    /// (whichever is cheaper for this store)
     #[arg(long, env = "KVPOC_FETCH", value_name = "HOW", default_value = "auto")]
     pub fetch: FetchArg,
 
-    /// Who reads keys: connections made for that, one to each server, or fred, who does all else
+    /// Client that reads keys: direct (own connections, less CPU) or fred (the client library)
     #[arg(
         long,
         env = "KVPOC_STORE_READS",
@@ -63,7 +71,7 @@ pub struct ServeArgs {
     )]
     pub store_reads: Reads,
 
-    /// Who of a cluster is asked for keys: masters, or their replicas where these answer, which may be a moment behind
+    /// Cluster nodes to read from: master, or replica (may be slightly behind)
     #[arg(
         long,
         env = "KVPOC_READ_FROM",
@@ -72,11 +80,11 @@ pub struct ServeArgs {
     )]
     pub read_from: ReadFrom,
 
-    /// File with the token that every request must show; the variable `KVPOC_TOKEN` wins over it
+    /// File with the bearer token that clients must send; `KVPOC_TOKEN` takes precedence
     #[arg(long, env = "KVPOC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// Serve nothing, but ask whoever serves on this port whether it is ready: exit code 0, or 1 if it is not
+    /// Check whether the server on this port is ready, then exit: code 0 ready, 1 not ready
     #[arg(long, env = "KVPOC_CHECK", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub check: bool,
@@ -86,16 +94,16 @@ pub struct ServeArgs {
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub allow_writes: bool,
 
-    /// Answer POST /pipeline, POST /multi-exec, and POST / for a single command, as Upstash's REST API does
+    /// Enable the Upstash REST API: POST /pipeline, POST /multi-exec, and POST / for a single command
     #[arg(long, env = "KVPOC_UPSTASH", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub upstash: bool,
 
-    /// Origin whose pages may read answers: `https://example.com`, or *
+    /// Origin allowed by CORS: `https://example.com`, or *
     #[arg(long, env = "KVPOC_CORS_ORIGIN", value_name = "ORIGIN")]
     pub cors_origin: Option<String>,
 
-    /// Names that the server answers to without a token, besides localhost and addresses; `*`: any
+    /// Host names accepted without a token, besides localhost and IP addresses; `*`: any
     #[arg(
         long,
         env = "KVPOC_ALLOW_HOST",
@@ -104,36 +112,35 @@ pub struct ServeArgs {
     )]
     pub allow_host: Vec<String>,
 
-    /// Keys, or commands, in one request
+    /// Maximum keys or commands per request
     #[arg(long, env = "KVPOC_MAX_KEYS_PER_REQUEST", value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_KEYS_PER_REQUEST)))]
     pub max_keys_per_request: u32,
 
-    /// Connections held open at once, over all threads
+    /// Maximum open connections, over all threads
     #[arg(long, env = "KVPOC_MAX_CONNECTIONS", value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
-    /// Requests that may wait for the store at once, split evenly over the threads; more are answered 503
+    /// Maximum requests waiting for the store, split evenly over the threads; more are answered 503
     #[arg(long, env = "KVPOC_SERVE_MAX_IN_FLIGHT", value_name = "N", default_value = "8192", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
 
-    /// Bytes of bodies on their way in, and of values and answers above 64 KiB, that may be held at once; beyond them the
-    /// answer is 503
+    /// Memory limit for request bodies, and for values and answers above 64 KiB; requests beyond it are answered 503
     #[arg(long, env = "KVPOC_MAX_HELD", value_name = "SIZE", default_value = "512MiB", value_parser = parse_held_bytes)]
     pub max_held: usize,
 
-    /// How long the head of a request may take, from its first byte on
+    /// Timeout of a request head, from its first byte
     #[arg(long, env = "KVPOC_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub head_timeout: Duration,
 
-    /// How long a connection may wait for its first request, or the next, or take to receive an answer
+    /// Timeout of an idle connection, and of a client that does not take its answer
     #[arg(long, env = "KVPOC_IDLE_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub idle_timeout: Duration,
 
-    /// How long requests under way may take to end after SIGTERM or SIGINT
+    /// Time for running requests to finish after SIGTERM or SIGINT
     #[arg(long, env = "KVPOC_SERVE_DRAIN", value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub drain: Duration,
 
-    /// What to log on standard error: error, warn, info, debug, or a tracing filter
+    /// Log level on standard error: error, warn, info, debug, or a tracing filter
     #[arg(
         long,
         env = "KVPOC_LOG",
@@ -142,7 +149,7 @@ pub struct ServeArgs {
     )]
     pub log: String,
 
-    /// Log lines as text or as JSON
+    /// Log format: text or json
     #[arg(
         long,
         env = "KVPOC_LOG_FORMAT",
@@ -151,7 +158,7 @@ pub struct ServeArgs {
     )]
     pub log_format: LogFormat,
 
-    /// Share of the requests that leave a line in the log: 0 none, 0.01 one of a hundred, 1 all
+    /// Share of requests to log: 0 none, 0.01 one in 100, 1 all
     #[arg(
         long,
         env = "KVPOC_ACCESS_LOG",
@@ -164,12 +171,12 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub store: StoreArgs,
 
-    /// How long the store may take to come after the start, while requests are answered 503; 0s: it must be there; left
-    /// out, it is waited for as long as it takes
+    /// How long to wait for the store at the start; requests are answered 503 meanwhile. 0s: do not wait. Default: no
+    /// limit
     #[arg(long, help_heading = STORE, env = "KVPOC_WAIT_FOR_STORE", value_name = "TIME", value_parser = parse_duration_or_zero)]
     pub wait_for_store: Option<Duration>,
 
-    /// How long a request waits for the store before it is answered 504
+    /// Timeout of the store; a request that waits longer is answered 504
     #[arg(long, help_heading = STORE, env = "KVPOC_STORE_TIMEOUT", value_name = "TIME", default_value = "250ms", value_parser = parse_duration)]
     pub store_timeout: Duration,
 }
@@ -177,37 +184,37 @@ pub struct ServeArgs {
 /// How several keys are read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FetchArg {
-    /// What costs the store less, by its engine and threads.
+    /// Whichever is cheaper for this store.
     Auto,
-    /// One MGET: one command.
+    /// One MGET command.
     Mget,
-    /// One GET for each key, sent together: as many commands as keys.
+    /// One GET per key, pipelined.
     Pipeline,
 }
 
 /// Who reads keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Reads {
-    /// A connection that only reads, at less cost.
+    /// Own connections that only read: less CPU.
     Direct,
-    /// The client that does everything else.
+    /// The fred client library.
     Fred,
 }
 
 /// Who of a cluster is asked for keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReadFrom {
-    /// The master of their slot.
+    /// The master of the slot.
     Master,
-    /// One of its replicas, or the master when none answers.
+    /// A replica of the slot, or its master if no replica answers; may be slightly behind.
     Replica,
 }
 
 /// What a log line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

@@ -4,22 +4,29 @@
 //! another. Must not ask the target anything, nor print the token.
 
 mod checks;
+mod records;
 mod request;
+mod requests_file;
 mod runs;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{ConfigError, StoreConfig, Target, Token, setting, share, store};
+use super::{ConfigError, StoreConfig, Target, Token, conflict, setting, share, store};
 use crate::cli::{BenchArgs, Reads};
-use crate::load::{Arrivals, Preset, Request, Shard, Stages, Sweep};
+use crate::load::{Arrivals, ExpectRecords, Preset, Request, Shard, Stages, Sweep};
 use crate::objectives::{self, Objectives, Operation};
+use crate::record::Format;
 use crate::units::KeyCount;
 use checks::{
     check_fits, check_generator, check_objectives, check_reader, check_schedule, check_self_test,
 };
+use requests_file::requests_file;
+pub use requests_file::{Replay, RequestsFile};
 pub use runs::Runs;
+pub use tls::TargetTls;
 
 /// Of the self-test, unless `--rps` is given: low enough that what a stall gathered is answered in no time.
 pub const SELF_TEST_RPS: f64 = 1_000.0;
@@ -48,6 +55,12 @@ pub struct BenchConfig {
     pub target: Target,
     /// What to ask of it, where it is another server than kvpoc's own.
     pub request: Option<Request>,
+    /// Which records its answers are compared with.
+    pub expect_records: ExpectRecords,
+    /// How to speak TLS with it; `None`: not at all.
+    pub tls: Option<TargetTls>,
+    /// What to ask of it, where that stands in a file.
+    pub requests_file: Option<RequestsFile>,
     /// What to show it.
     pub token: Option<Token>,
     /// The store, when it is driven itself.
@@ -93,6 +106,21 @@ pub struct BenchConfig {
 }
 
 impl BenchConfig {
+    /// Values of this format can be told apart in the answers. For datasets that are known only after the settings.
+    ///
+    /// # Errors
+    /// Why not, and what to ask for.
+    pub fn check_format(&self, format: Format) -> Result<(), ConfigError> {
+        let request = self.request.as_ref();
+        request.map_or(Ok(()), |request| records::check_batch(format, request))
+    }
+
+    /// The schedule of a log, where one is replayed.
+    #[must_use]
+    pub fn replay(&self) -> Option<&Replay> {
+        self.requests_file.as_ref()?.replay.as_ref()
+    }
+
     /// Every part of a load that an objective bounds exists in it. For loads that are known only after the settings.
     ///
     /// # Errors
@@ -163,6 +191,8 @@ pub struct Outputs {
     pub compare: Option<PathBuf>,
     /// Where the growing report is served.
     pub live: Option<SocketAddr>,
+    /// No progress.
+    pub quiet: bool,
 }
 
 impl Outputs {
@@ -178,15 +208,11 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     if !mode.drives() {
         check_reader(&args, mode)?;
     }
-    // Empty, it takes back what a variable or the file says.
-    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
-    let steady = |rate| Stages::steady(rate, args.duration);
-    let stages = given.unwrap_or_else(|| steady(args.rps));
+    let target: Target = args.target.parse()?;
+    let requests_file = requests_file(&args, mode, &target)?;
+    let replay = requests_file.as_ref().and_then(|file| file.replay.as_ref());
+    let (stages, warmup) = schedule(&args, replay)?;
     let sweep = args.sweep.clone().unwrap_or_default();
-    check_schedule(&stages, args.warmup)?;
-    for &rate in &sweep.0 {
-        check_schedule(&steady(rate), args.warmup)?;
-    }
     // A merge has no generator, and its bound of the lag is that of the generators of its files.
     if mode.drives() {
         check_generator(&args)?;
@@ -197,16 +223,22 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
     let mut preset = args.preset;
     preset.mix = args.workload.unwrap_or(preset.mix);
     preset.keys_dist = args.keys_dist.unwrap_or(preset.keys_dist);
-    let target: Target = args.target.parse()?;
-    let operations = objectives::operations(preset.mix, target.is_template());
+    let is_other = target.is_template() || requests_file.is_some();
+    let operations = objectives::operations(preset.mix, is_other);
     if mode == BenchMode::Layers && !matches!(target, Target::Http { template: None, .. }) {
-        let mend = "--layers drives the store and a kvpoc serve over it with one load; give http://HOST:PORT of it";
+        let mend = "--layers needs the store and a kvpoc serve over it; give http://HOST:PORT of that server";
         return Err(setting("--target", &args.target, mend));
     }
     // What only reads files asks nothing of anybody.
     let request = match mode {
         BenchMode::Merge | BenchMode::Compare => None,
+        _ if requests_file.is_some() => None,
         _ => request::request(&args, &target)?,
+    };
+    let expect_records = records::expected(&args, mode, &target, request.as_ref())?;
+    let tls = match mode {
+        BenchMode::Merge | BenchMode::Compare => None,
+        _ => tls::tls(&args.tls, &target)?,
     };
     // Those of a merge are held against the loads of the files, once they are read.
     if mode.drives() {
@@ -232,17 +264,20 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
         runs,
         sweep,
         abort: args.abort,
-        token: if target.is_template() {
+        token: if is_other {
             Token::read_for_another(args.token_file.as_deref())?
         } else {
             Token::read(args.token_file.as_deref())?
         },
         target,
+        tls,
         request,
+        expect_records,
+        requests_file,
         store: store(args.store, args.store_timeout)?.read_by(None, Reads::Direct),
         stages,
         arrivals: args.arrivals,
-        warmup: args.warmup,
+        warmup,
         keys: args.keys,
         preset,
         keys_per_request: args.keys_per_request,
@@ -266,8 +301,25 @@ pub(super) fn bench(args: BenchArgs) -> Result<BenchConfig, ConfigError> {
                 _ => args.compare.into_iter().next(),
             },
             live: args.live,
+            quiet: args.quiet,
         },
     })
+}
+
+/// The stages and what comes before them; of a log, its own.
+fn schedule(args: &BenchArgs, replay: Option<&Replay>) -> Result<(Stages, Duration), ConfigError> {
+    if let Some(replay) = replay {
+        return Ok((replay.stages.clone(), Duration::ZERO));
+    }
+    // Empty, it takes back what a variable or the file says.
+    let given = args.stages.clone().filter(|stages| !stages.0.is_empty());
+    let steady = |rate| Stages::steady(rate, args.duration);
+    let stages = given.unwrap_or_else(|| steady(args.rps));
+    check_schedule(&stages, args.warmup)?;
+    for &rate in args.sweep.iter().flat_map(|sweep| &sweep.0) {
+        check_schedule(&steady(rate), args.warmup)?;
+    }
+    Ok((stages, args.warmup))
 }
 
 fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
@@ -284,8 +336,8 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
     let mut asked = asked.into_iter().filter(|(asked, _)| *asked);
     let mode = asked.next().map_or(BenchMode::Once, |(_, mode)| mode);
     if asked.next().is_some() {
-        let names = "--layers, --find-max, --sweep, --self-test, --merge, --repeat, --against";
-        return Err(setting(names, "several", "give one of them at a time"));
+        let names = "--layers, --find-max, --sweep, --self-test, --merge, --repeat and --against";
+        return Err(conflict(names, "give one of them at a time"));
     }
     check_fits(args, mode)?;
     runs::check(args)?;
@@ -296,7 +348,7 @@ fn bench_mode(args: &BenchArgs) -> Result<BenchMode, ConfigError> {
             return Err(setting(
                 "--start-at",
                 &value,
-                "give a moment within the next day",
+                "give a time within the next day",
             ));
         }
     }

@@ -10,6 +10,7 @@ use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue};
 
 use super::ConfigError;
+use super::names::closest;
 use crate::cli::Cli;
 
 /// What a settings file holds: (section, setting, value); the section is empty at the top level.
@@ -98,10 +99,10 @@ impl FileSettings {
         let known_section = section.is_empty()
             || cli
                 .get_subcommands()
-                .any(|command| command.get_name() == section);
+                .any(|command| command.get_name() == section && !command.is_hide_set());
         if !known_section {
             return self.error(format!(
-                "[{section}] is no section; there are [seed], [serve], [bench] and [inspect]"
+                "unknown section [{section}]; there are [seed], [serve], [bench] and [inspect]"
             ));
         }
         let mut known: Vec<&str> = cli
@@ -111,9 +112,13 @@ impl FileSettings {
             .collect();
         known.sort_unstable();
         known.dedup();
+        let unknown = dotted(section, key);
+        if let Some(meant) = closest(key, known.iter().copied()) {
+            let meant = dotted(section, meant);
+            return self.error(format!("unknown setting {unknown}; did you mean {meant}?"));
+        }
         self.error(format!(
-            "unknown setting {}; known here: {}",
-            dotted(section, key),
+            "unknown setting {unknown}; known here: {}",
             known.join(", ")
         ))
     }

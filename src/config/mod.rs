@@ -10,6 +10,7 @@ mod address;
 mod bench;
 mod file;
 mod inspect;
+mod names;
 mod secret;
 mod seed;
 mod serve;
@@ -23,9 +24,13 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use address::{Node, Servers, StoreUrl, Topology};
-pub use bench::{BenchConfig, BenchMode, Given, Outputs, Runs, SELF_TEST_RPS};
+pub use bench::{
+    BenchConfig, BenchMode, Given, Outputs, Replay, RequestsFile, Runs, SELF_TEST_RPS, TargetTls,
+};
 use file::{FileSettings, with_origin};
 pub use inspect::InspectConfig;
+pub use names::misspelt_variables;
+use names::with_suggestion;
 pub use secret::{Login, Secret};
 pub use seed::{SeedConfig, SeedMode};
 pub use serve::{AccessConfig, LogConfig, ServeConfig};
@@ -34,7 +39,7 @@ pub use store::{Fetch, StoreConfig, TlsFiles};
 pub use target::{Target, TargetUrl};
 pub use token::Token;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use crate::units::MAX_KEY_BYTES;
 
 /// Decimal digits of the largest index.
@@ -51,6 +56,8 @@ pub enum Job {
     Bench(Box<BenchConfig>),
     /// `kvpoc inspect`
     Inspect(InspectConfig),
+    /// A text that is ready to be printed: completions, a manual page.
+    Print(Vec<u8>),
 }
 
 /// Why there is no [`Job`].
@@ -59,7 +66,7 @@ pub enum ConfigError {
     /// clap has the message: wrong usage, or the help and version that were asked for.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// A setting, its value and the mend.
+    /// A setting, its value and the fix.
     #[error("{0}")]
     Setting(String),
     /// The file cannot be read or understood.
@@ -75,16 +82,17 @@ pub enum ConfigError {
 /// Reads all settings and checks them.
 ///
 /// # Errors
-/// [`ConfigError`]; the message names the setting, the value and the mend.
+/// [`ConfigError`]; the message names the setting, the value and the fix.
 pub fn load(arguments: &[OsString]) -> Result<Job, ConfigError> {
-    let cli = without_service_links(Cli::command(), |name| std::env::var_os(name));
-    let parsed = parse(cli.clone(), arguments, None)?;
+    let cli = cli::arranged(Cli::command(), arguments);
+    let cli = without_service_links(cli, |name| std::env::var_os(name));
+    let parsed = parse(&cli, arguments, None)?;
     let Some(file) = parsed.config else {
         return resolve(parsed.command);
     };
     let settings = FileSettings::read(&file)?;
     let with_file = settings.as_defaults_of(cli)?;
-    resolve(parse(with_file, arguments, Some(&settings))?.command)
+    resolve(parse(&with_file, arguments, Some(&settings))?.command)
 }
 
 /// Variables of ports, and the names of their settings.
@@ -113,21 +121,25 @@ fn without_service_links(
 }
 
 fn parse(
-    cli: clap::Command,
+    cli: &clap::Command,
     arguments: &[OsString],
     settings: Option<&FileSettings>,
 ) -> Result<Cli, ConfigError> {
-    cli.try_get_matches_from(arguments)
+    cli.clone()
+        .try_get_matches_from(arguments)
         .and_then(|matches| {
             let mut cli = Cli::from_arg_matches(&matches)?;
-            if let (Command::Bench(args), Some((_, matches))) =
-                (&mut cli.command, matches.subcommand())
-            {
-                args.given = given(matches);
+            match (&mut cli.command, matches.subcommand()) {
+                (Command::Bench(args), Some((_, matches))) => args.given = given(matches),
+                (Command::Seed(args), Some((_, matches))) => args.given = given(matches),
+                _ => {}
             }
             Ok(cli)
         })
-        .map_err(|error| with_origin(error, arguments, settings).into())
+        .map_err(|error| {
+            let error = with_suggestion(error, cli, arguments);
+            with_origin(error, arguments, settings).into()
+        })
 }
 
 /// The names of the settings that do not have their defaults, and where each comes from.
@@ -145,6 +157,11 @@ fn resolve(command: Command) -> Result<Job, ConfigError> {
         Command::Serve(args) => Job::Serve(serve::serve(args)?),
         Command::Bench(args) => Job::Bench(Box::new(bench::bench(*args)?)),
         Command::Inspect(args) => Job::Inspect(inspect::inspect(args)?),
+        Command::Completions { shell } => Job::Print(cli::completions(shell)),
+        Command::Man { command } => Job::Print(
+            cli::manual(command.as_deref())
+                .map_err(|error| ConfigError::Setting(error.to_string()))?,
+        ),
     })
 }
 
@@ -152,7 +169,11 @@ fn share(name: &str, value: f64) -> Result<f64, ConfigError> {
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
-    Err(setting(name, &value.to_string(), "a share is 0 to 1"))
+    Err(setting(
+        name,
+        &value.to_string(),
+        "give a share from 0 to 1",
+    ))
 }
 
 fn check_key_prefix(prefix: &str) -> Result<(), ConfigError> {
@@ -167,6 +188,11 @@ fn check_key_prefix(prefix: &str) -> Result<(), ConfigError> {
     ))
 }
 
+/// Flags that exclude one another, and what to do about it.
+fn conflict(names: &str, mend: &str) -> ConfigError {
+    ConfigError::Setting(format!("{names} cannot be combined: {mend}"))
+}
+
 fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
     ConfigError::Setting(format!("invalid value '{value}' for {name}: {mend}"))
 }
@@ -174,7 +200,10 @@ fn setting(name: &str, value: &str, mend: &str) -> ConfigError {
 /// Takes any text for a settings file, a store URL and each kind of value; panics where it must not.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(text: &str) {
-    use crate::load::{HeaderLine, KeysDist, Method, Mix, Shard, Stages, Statuses, Template};
+    use crate::load::{
+        ExpectRecords, HeaderLine, KeysDist, Listed, LogFormat, LogLine, Method, Mix, Shard,
+        Stages, Statuses, Template,
+    };
     use crate::objectives::Objectives;
     use crate::units::{KeyCount, Rate, ValueSize};
     if let Ok(settings) = FileSettings::parse(std::path::Path::new("any.toml"), text) {
@@ -193,7 +222,12 @@ pub fn fuzz(text: &str) {
         text.parse::<Method>(),
         HeaderLine::from(text.to_owned()).parse(),
     );
+    let _ = Listed::parse(text, &|_, _| true);
+    let _ = LogLine::parse(text, LogFormat::of(text), &|_, _| true);
     assert_eq!(Template::of(text.as_bytes()).to_string(), text);
+    if let Ok(expected) = text.parse::<ExpectRecords>() {
+        assert_eq!(expected.to_string().parse(), Ok(expected));
+    }
     if let Ok(statuses) = text.parse::<Statuses>() {
         assert_eq!(
             statuses.to_string().parse::<Statuses>().ok(),

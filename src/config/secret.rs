@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{ConfigError, setting};
+use super::{ConfigError, conflict, setting};
 
 /// A text that `Debug` leaves out.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,15 +59,12 @@ impl Login {
     ) -> Result<Self, ConfigError> {
         let given = read(variable, file, flags[1])?;
         if self.user.is_some() && user.is_some() {
-            return Err(setting(
-                flags[0],
-                "given",
-                "the URL names a user too; give one",
-            ));
+            let names = format!("{} and a user name in the URL", flags[0]);
+            return Err(conflict(&names, "give one"));
         }
         if let (Some(_), Some((_, name))) = (&self.password, &given) {
-            let mend = "the URL has a password too; give one";
-            return Err(setting(name, "(not shown)", mend));
+            let names = format!("{name} and a password in the URL");
+            return Err(conflict(&names, "give one"));
         }
         let given = given.map(|(text, _)| Secret(text));
         // In a URL it may be a password that lacks its colon.

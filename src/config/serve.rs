@@ -120,7 +120,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
 fn health(args: &ServeArgs) -> Result<Option<SocketAddr>, ConfigError> {
     match args.health_port {
         Some(port) if port != 0 && port == args.port => {
-            let mend = "that is --port; give another, or leave it out";
+            let mend = "--port uses it; give another, or leave it out";
             Err(setting("--health-port", &port.to_string(), mend))
         }
         port => Ok(port.map(|port| SocketAddr::new(args.bind, port))),

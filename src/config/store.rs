@@ -97,7 +97,7 @@ impl StoreConfig {
             let refused = |mend| Err(setting("--read-from", "replica", mend));
             if !self.url.is_cluster() {
                 return refused(
-                    "only a cluster tells of its replicas; write redis-cluster://HOST,HOST, or leave it out",
+                    "it needs a cluster; write redis-cluster://HOST,HOST, or leave it out",
                 );
             }
             if self.reads == Reads::Fred {
@@ -131,18 +131,19 @@ pub(super) fn store(args: StoreArgs, timeout: Duration) -> Result<StoreConfig, C
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
-                let names = "--store-tls-cert, --store-tls-key";
-                return Err(setting(names, "one", "each needs the other; give both"));
+                let reason = "--store-tls-cert and --store-tls-key belong together; give both";
+                return Err(ConfigError::Setting(reason.into()));
             }
         },
     };
     if sentinels_asked && !url.is_behind_sentinels() {
-        let mend = "the store's URL names no sentinels; write redis-sentinel://HOST,HOST/SERVICE";
-        return Err(setting("--sentinel-…", "given", mend));
+        let reason = "--sentinel-user and --sentinel-password-file need a store behind sentinels; write \
+                      redis-sentinel://HOST,HOST/SERVICE";
+        return Err(ConfigError::Setting(reason.into()));
     }
     if tls != TlsFiles::default() && !is_encrypted(&url) {
-        let mend = "the store's URL asks for no TLS; write rediss instead of redis in it";
-        return Err(setting("--store-tls-…", "given", mend));
+        let reason = "--store-tls-… needs a store URL with TLS; write rediss instead of redis";
+        return Err(ConfigError::Setting(reason.into()));
     }
     Ok(StoreConfig {
         fetch: Some(if url.is_cluster() {

@@ -70,13 +70,19 @@ fn unknown_settings_and_sections_are_named_with_what_there_is() {
     for (text, expected) in [
         (
             "[bench]\nrpss = 1",
-            "unknown setting bench.rpss; known here: abort, against",
+            "unknown setting bench.rpss; did you mean bench.rps?",
+        ),
+        ("[bench]\nrsp = 1", "did you mean bench.rps?"),
+        ("prot = 1", "unknown setting prot; did you mean port?"),
+        (
+            "[serve]\nrps = 1",
+            "unknown setting serve.rps; known here: access-log, allow-host",
         ),
         (
-            "prot = 1",
-            "unknown setting prot; known here: abort, access-log",
+            "[benhc]\nrps = 1",
+            "unknown section [benhc]; there are [seed]",
         ),
-        ("[benhc]\nrps = 1", "[benhc] is no section"),
+        ("[man]\nrps = 1", "unknown section [man]"),
         ("[bench]\nconfig = 'x'", "unknown setting bench.config"),
         (
             "[bench]\nrps = [1]",
@@ -115,8 +121,27 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "more than 10^12",
         ),
         (
-            "kvpoc bench --target https://localhost",
+            "kvpoc bench --target ftp://localhost",
             "write http://host:port",
+        ),
+        ("kvpoc bench --ca a.pem", "write https instead of http"),
+        ("kvpoc bench --insecure", "--insecure needs an https target"),
+        (
+            "kvpoc bench --target store --insecure",
+            "see --store-tls-ca for the TLS of the store",
+        ),
+        (
+            "kvpoc bench --target https://h --cert a.pem",
+            "--cert and --key belong together",
+        ),
+        (
+            "kvpoc bench --target https://h --key a.pem",
+            "--cert and --key belong together",
+        ),
+        ("kvpoc bench --target unix:/x --insecure", "without TLS"),
+        (
+            "kvpoc bench --target https://h --ca a.pem --insecure",
+            "--ca would be ignored",
         ),
         (
             "kvpoc bench --target http://localhost/{x}",
@@ -127,7 +152,7 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ("kvpoc bench --layers --self-test", "one of them at a time"),
         (
             "kvpoc bench --find-max --stages 5:5s",
-            "--find-max and --sweep make several runs",
+            "cannot be used with --find-max and --sweep, which make several runs",
         ),
         ("kvpoc bench --sweep 5k,6k --start-at 1", "--start-at"),
         (
@@ -138,7 +163,10 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "kvpoc bench --sweep 1,0.001 --duration 9s",
             "less than one arrival",
         ),
-        ("kvpoc bench --layers --out x", "two that have to be alike"),
+        (
+            "kvpoc bench --layers --out x",
+            "two runs that have to be alike",
+        ),
         (
             "kvpoc bench --layers --target store",
             "a kvpoc serve over it",
@@ -158,17 +186,17 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ("kvpoc bench --abort --shard 0/2", "the whole still passes"),
         (
             "kvpoc bench --merge a --abort",
-            "for --abort: it belongs to a run and cannot be used with --merge",
+            "--abort cannot be used with --merge, which makes no run",
         ),
         (
             "kvpoc bench --merge a --stages 5:5s",
-            "for --stages: it belongs to a run and cannot be used with --merge",
+            "--stages cannot be used with --merge, which makes no run",
         ),
         ("kvpoc bench --merge a --out b", "give --json"),
         ("kvpoc bench --max-lag 1us", "for --tick"),
         ("kvpoc bench --repeat 3 --find-max", "one of them at a time"),
         ("kvpoc bench --repeat 3 --merge a", "one of them at a time"),
-        ("kvpoc bench --repeat 3 --out x", "makes several whole ones"),
+        ("kvpoc bench --repeat 3 --out x", "makes several whole runs"),
         (
             "kvpoc bench --repeat 3 --compare a",
             "by --compare and --against",
@@ -270,7 +298,7 @@ fn a_file_holds_one_header_on_each_line() {
 const REFUSED_REQUESTS: &[(&[&str], &str)] = &[
     (
         &["--method", "PUT"],
-        "'PUT' for --method: it belongs to a URL with a path, and --target http://127.0.0.1:8080 is a kvpoc serve",
+        "'PUT' for --method: it belongs to a URL with a path, but --target http://127.0.0.1:8080 is a kvpoc serve",
     ),
     (
         &["--header", "Authorization: secret"],
@@ -281,7 +309,7 @@ const REFUSED_REQUESTS: &[(&[&str], &str)] = &[
     (&["--expect", "2xx"], "http://127.0.0.1:8080/? for the root"),
     (
         &["--match", "ok", "--target", "store"],
-        "'ok' for --match: it belongs to a request over HTTP",
+        "'ok' for --match: it belongs to an HTTP request",
     ),
     (
         &["--target", "h:1/a", "--method", "post"],
@@ -346,4 +374,89 @@ fn what_is_wrong_with_a_request_is_told_without_its_secrets() {
         assert!(found.contains(expected), "{found}");
         assert!(!found.contains("secret"), "{found}");
     }
+}
+
+#[test]
+fn a_file_of_requests_is_refused_what_it_would_not_heed() {
+    let many = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(many.path(), "/\n".repeat(1_000_001)).expect("written");
+    let many = format!("--requests {}", many.path().display());
+    let own = "the log of --replay has its own schedule";
+    let asked = "says what is asked for; leave it out";
+    let mut rows: Vec<(String, &str)> = [
+        ("--requests a --replay b", "a run has one load"),
+        ("--speed 2", "for --speed: it belongs to --replay"),
+        ("--requests a --speed 2", "it belongs to --replay"),
+        ("--requests-order random", "it belongs to --requests"),
+        ("--requests a --layers", "loads of their own"),
+        ("--requests a --self-test", "loads of their own"),
+        ("--requests a --target h:1/x", "give --target http://h:1"),
+        (
+            "--replay a --target store",
+            "give --target http://HOST:PORT",
+        ),
+        (
+            "--requests a -H x:{n}",
+            "'x: …' for --header: with --requests nothing is filled in",
+        ),
+        (
+            "--requests /nonexistent",
+            "'/nonexistent' for --requests: No such file",
+        ),
+        ("--requests Cargo.toml", "line 1: a request is a path"),
+        ("--replay Cargo.toml", "line 1: it is neither"),
+        ("--replay a --speed 0", "a speed is above 0"),
+        ("--requests a --requests-order x", "write file or random"),
+        (&many, "1,000,000 lines"),
+    ]
+    .map(|(line, expected)| (line.to_owned(), expected))
+    .to_vec();
+    for flag in [
+        "--rps 5",
+        "--stages 5:5s",
+        "--duration 5s",
+        "--warmup 0s",
+        "--arrivals poisson",
+        "--find-max",
+        "--sweep 5",
+        "--requests-order file",
+    ] {
+        rows.push((format!("--replay a {flag}"), own));
+    }
+    for flag in [
+        "--method PUT",
+        "--body x",
+        "--body-file x",
+        "--preset etc",
+        "--workload single",
+        "--keys-dist uniform",
+        "--keys 5",
+        "--keys-per-request 5",
+        "--verify 0",
+        "--max-miss 0",
+    ] {
+        rows.push((format!("--requests a {flag}"), asked));
+    }
+    for (line, expected) in rows {
+        let words: Vec<&str> = line.split(' ').collect();
+        let found = load_words(&words).map(|_| ()).expect_err(&line).to_string();
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+}
+
+#[test]
+fn a_replay_has_one_stage_of_its_own_length_and_the_usual_objectives() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let line = |n| format!("{{\"ts\":{}.5,\"path\":\"/{n}\"}}\n", 1_000 + n);
+    let lines = (0..11).map(line).collect::<Vec<_>>().concat();
+    std::fs::write(log.path(), lines).expect("written");
+    let path = log.path().to_str().expect("text");
+    let config = load_words(&["--replay", path, "--speed", "2"]).expect("a job");
+    assert_eq!(config.stages.to_string(), "2:5s500ms");
+    assert!(config.warmup.is_zero() && config.objectives.bound_latency());
+    let file = config.requests_file.expect("a file");
+    assert_eq!(
+        (file.lines, file.list.len(), file.format),
+        (11, 11, "JSON lines")
+    );
 }

@@ -43,7 +43,8 @@ pub(super) struct Keyspace {
     pub(super) warnings: Vec<String>,
 }
 
-const FOREVER: &str = "none, they stay";
+/// The class of keys without a time to live.
+pub(super) const FOREVER: &str = "none, they stay";
 
 impl Keyspace {
     /// Takes in one key.
@@ -87,7 +88,7 @@ impl Keyspace {
         let largest = self.value_bytes_max.unwrap_or(0);
         if largest > MAX_VALUE_BYTES as u64 {
             self.warnings.push(format!(
-                "a value has {} bytes: above 1 MiB they hold up every other command",
+                "a value has {} bytes: values above 1 MiB delay all other commands",
                 grouped(largest)
             ));
         }
@@ -95,7 +96,7 @@ impl Keyspace {
         let all: u64 = self.times_to_live.values().sum();
         if forever > 0 && forever < all {
             self.warnings.push(format!(
-                "{} of {} keys have no time to live, though others have one",
+                "{} of {} keys have no time to live, but others have one",
                 grouped(forever),
                 grouped(all)
             ));
@@ -111,7 +112,7 @@ impl Keyspace {
             .collect();
         if !foreign.is_empty() {
             let names = foreign.join(", ");
-            let line = format!("keys that are not of the dataset: {names}");
+            let line = format!("keys outside the dataset: {names}");
             self.warnings.push(line);
         }
     }
@@ -176,6 +177,8 @@ mod tests {
             value_size: crate::store::NotedSize::Bytes(256),
             seed: 1,
             record_version: 1,
+            format: crate::record::Format::Record,
+            source: None,
             loaded: None,
             shuffled: false,
             state: None,

@@ -16,7 +16,7 @@ use crate::output;
 use crate::record::{self, Decoded, Session};
 use crate::store::{DatasetInfo, Description, Page, Store, Usage};
 use crate::units::{grouped, human_bytes};
-use keyspace::Keyspace;
+use keyspace::{FOREVER, Keyspace};
 
 /// Bytes of an unreadable value that are worth showing.
 const HEX_BYTES: usize = 256;
@@ -44,7 +44,7 @@ pub async fn run(config: InspectConfig) -> anyhow::Result<u8> {
             found.push(inspection);
         } else {
             let url = &config.store.url;
-            let _ = writeln!(text, "{key}: there is no such key in {url}");
+            let _ = writeln!(text, "{key}: no such key in {url}");
             found.push(json!({"key": key, "exists": false}));
             code = exit::NO;
         }
@@ -71,6 +71,10 @@ fn inspection(key: &str, description: &Description) -> Value {
     let value = description.value.as_deref();
     let (format, content, problem) = match value.map(|bytes| (bytes, record::decode(bytes))) {
         None => (None, Value::Null, None),
+        // Of whatever program: a record needs a status, and JSON does not.
+        Some((bytes, Err(_))) if let Some(content) = document(bytes) => {
+            (Some("json"), content, None)
+        }
         Some((_, Ok(Decoded::Session(session)))) => (Some("record"), session_json(&session), None),
         Some((_, Ok(Decoded::Json { text, .. }))) => {
             let content = serde_json::from_str(text).unwrap_or(Value::Null);
@@ -95,6 +99,12 @@ fn inspection(key: &str, description: &Description) -> Value {
         "content": content,
         "not_a_record_because": problem,
     })
+}
+
+/// A JSON object or array; a number or a text alone is rather plain text.
+fn document(bytes: &[u8]) -> Option<Value> {
+    let content = serde_json::from_slice(bytes).ok()?;
+    matches!(content, Value::Object(_) | Value::Array(_)).then_some(content)
 }
 
 fn is_readable(text: &str) -> bool {
@@ -140,7 +150,7 @@ fn key_text(inspection: &Value, value: Option<&[u8]>) -> String {
             continue;
         }
         let shown = match (member, found.as_u64()) {
-            ("ttl_s", _) if found.is_null() => "none, it stays".to_owned(),
+            ("ttl_s", _) if found.is_null() => "no expiry".to_owned(),
             ("ttl_s", _) => format!("{} s", shown(found)),
             ("size_bytes" | "memory_bytes", Some(bytes)) => format!("{} bytes", grouped(bytes)),
             _ => shown(found),
@@ -249,19 +259,23 @@ fn store_text(summary: &Value) -> String {
         let loaded = count(&unfinished["loaded"]);
         (
             unfinished,
-            format!(", UNFINISHED: {loaded} loaded; complete it with kvpoc seed --resume"),
+            format!(", UNFINISHED: {loaded} loaded; continue with kvpoc seed --resume"),
         )
     };
     if dataset.is_null() {
-        row("dataset", "none noted".into());
+        row("dataset", "none".into());
     } else {
         let prefix = shown(&dataset["key_prefix"]);
         let (keys, size) = (count(&dataset["keys"]), shown(&dataset["value_size"]));
         let seed = &dataset["seed"];
-        row(
-            "dataset",
-            format!("{prefix}0 … {keys} keys of {size} bytes, seed {seed}{state}"),
-        );
+        // Records need no mention.
+        let format = dataset["format"].as_str();
+        let format = format.map_or_else(String::new, |format| format!(" ({format})"));
+        let what = match dataset["source"]["key"].as_str() {
+            Some(key) => format!("{key}, {keys} lines of a file, {size} bytes on average"),
+            None => format!("{prefix}0 … {keys} keys of {size} bytes{format}, seed {seed}"),
+        };
+        row("dataset", what + &state);
     }
     let sample = &summary["sample"];
     row(
@@ -303,6 +317,8 @@ fn put_counts(title: &str, counts: &Value, before_name: &str, text: &mut String)
     };
     let all: u64 = counts.values().filter_map(Value::as_u64).sum();
     for (place, (name, count)) in counts.iter().enumerate() {
+        // Its name in the JSON stays, as scripts read it.
+        let name = if name == FOREVER { "no expiry" } else { name };
         let title = if place == 0 { title } else { "" };
         let count = count.as_u64().unwrap_or_default();
         let share = count as f64 / all.max(1) as f64 * 100.0;
@@ -339,6 +355,10 @@ mod tests {
                 "json",
                 json!({"status": "active"}),
             ),
+            (b"{\"a\":[1]}\n", "json", json!({"a": [1]})),
+            (b"[1,2]", "json", json!([1, 2])),
+            (b"{\"a\":", "text", json!("{\"a\":")),
+            (b"17", "text", json!("17")),
             (b"plain text", "text", json!("plain text")),
             (b"\x02\x00", "bytes", Value::Null),
             (b"\x01\x00", "bytes", Value::Null),

@@ -86,8 +86,7 @@ impl Request {
     /// Which headers it has, for a person: what they hold may be a secret.
     #[must_use]
     pub fn header_names(&self) -> String {
-        let names: Vec<&str> = self.headers.iter().map(|header| &*header.name).collect();
-        names.join(", ")
+        header_names(&self.headers)
     }
 
     /// Which statuses are right, for a person.
@@ -102,7 +101,7 @@ impl Request {
 }
 
 /// A method, in the letters that it is sent in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Method(String);
 
 /// Those that are known to be as good twice as once.
@@ -133,7 +132,8 @@ impl Method {
         self.0 == "TRACE"
     }
 
-    fn is_idempotent(&self) -> bool {
+    /// It is known to be as good twice as once.
+    pub(super) fn is_idempotent(&self) -> bool {
         IDEMPOTENT.contains(&self.name())
     }
 }
@@ -238,6 +238,13 @@ impl Header {
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
+}
+
+/// Which headers there are, for a person: what they hold may be a secret.
+#[must_use]
+pub fn header_names(headers: &[Header]) -> String {
+    let names: Vec<&str> = headers.iter().map(|header| &*header.name).collect();
+    names.join(", ")
 }
 
 /// Whether no byte of it would end a header, or is forbidden in one (RFC 9110, 5.5).

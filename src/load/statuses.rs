@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::units::UnitError;
 
 const FORMS: &str =
-    "write statuses from 200 to 999 with commas between them, such as 2xx, 200,201 or 200-299,404";
+    "write statuses from 200 to 999, separated by commas, such as 2xx, 200,201 or 200-299,404";
 
 /// A set of statuses, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]

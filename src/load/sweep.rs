@@ -33,7 +33,7 @@ impl FromStr for Sweep {
 /// From the first rate on, up to the last one, which counts when a step falls on it.
 fn steps(from: &str, rest: &str) -> Result<Vec<Rate>, UnitError> {
     let Some((to, step)) = rest.split_once('/') else {
-        let form = "write FROM..TO/STEP, such as 5k..45k/5k, or rates with commas between them";
+        let form = "write FROM..TO/STEP, such as 5k..45k/5k, or rates separated by commas";
         return Err(UnitError(form.into()));
     };
     let [from, to, step] = [from, to, step].map(str::parse::<Rate>);

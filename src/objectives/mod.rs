@@ -14,7 +14,7 @@ use objective::percent;
 pub use objective::{Bound, Objective, Operation, Operations, Scope};
 pub use quantile::Quantile;
 
-const FORMS: &str = "write for example p99=10ms, max=1s, errors=0.1%, rate=99.9%, read.p99=5ms, stage2.p99=20ms or p99=none";
+const FORMS: &str = "write objectives such as p99=10ms, max=1s, errors=0.1%, rate=99.9%, read.p99=5ms, stage2.p99=20ms or p99=none";
 /// The latency that a PASS needs where nothing else is said.
 const DEFAULT_LATENCY: Bound = Bound::Latency {
     quantile: Quantile::of_ten_thousand(9_900),
@@ -229,7 +229,7 @@ fn parse_part(text: &str) -> Result<(Scope, Bound, bool), UnitError> {
         _ if !given => Ok(default),
         Some(Ok(percent)) if (0.0..=100.0).contains(&percent) => Ok((percent * 1e7).round() / 1e9),
         _ => Err(UnitError(format!(
-            "{limit:?} is no percentage from 0% to 100%"
+            "{limit:?} is not a percentage from 0% to 100%"
         ))),
     };
     let bound = match measure {

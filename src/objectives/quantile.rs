@@ -75,7 +75,7 @@ impl FromStr for Quantile {
         match billionths {
             Some(billionths @ 1..=Self::ALL) => Ok(Self { billionths }),
             _ => Err(UnitError(format!(
-                "{text:?} is no percentile from p0.0000001 to p100"
+                "{text:?} is not a percentile from p0.0000001 to p100"
             ))),
         }
     }

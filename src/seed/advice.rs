@@ -10,7 +10,8 @@ use crate::config::{SeedConfig, StoreConfig, StoreUrl, Topology};
 use crate::random::Order;
 
 /// What the program takes when nothing is said.
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
+    ("--format", "record"),
     ("--value-size", "256"),
     ("--key-prefix", "user:session:"),
     ("--seed", "1"),
@@ -20,14 +21,24 @@ const DEFAULTS: [(&str, &str); 4] = [
 /// The load of the same dataset, gone on with; what expires can only be loaded anew.
 pub(super) fn resume(config: &SeedConfig, more: &[&str]) -> String {
     let dataset = &config.dataset;
-    let mut text = format!("kvpoc seed --keys {}", config.keys.get());
+    let mut text = match &config.source {
+        Some(source) => {
+            let (file, key) = (source.path().display(), source.template());
+            let [file, key] = [quoted(&file.to_string()), quoted(&key.to_string())];
+            format!("kvpoc seed --from {file} --key {key}")
+        }
+        None => format!("kvpoc seed --keys {}", config.keys.get()),
+    };
     let mut put = |flag: &str, value: String| {
         if !DEFAULTS.contains(&(flag, &*value)) {
             let _ = write!(text, " {flag} {}", quoted(&value));
         }
     };
-    put("--value-size", dataset.value_size.to_string());
-    put("--key-prefix", dataset.key_prefix.clone());
+    if config.source.is_none() {
+        put("--format", dataset.format.to_string());
+        put("--value-size", dataset.value_size.to_string());
+        put("--key-prefix", dataset.key_prefix.clone());
+    }
     put("--seed", dataset.seed.to_string());
     if let Some(rate) = config.rate {
         put("--rate", rate.to_string());
@@ -104,12 +115,12 @@ pub(super) fn removal(config: &StoreConfig, prefix: &str) -> String {
     let cli = redis_cli(config);
     if servers.is_some_and(|servers| servers.topology == Topology::Cluster) {
         return format!(
-            "empty the store by FLUSHDB on each of its masters, the first by {cli} FLUSHDB"
+            "empty the store: run FLUSHDB on each of its masters, on the first by {cli} FLUSHDB"
         );
     }
     let pattern = quoted(&format!("{prefix}*"));
     format!(
-        "empty the store by {cli} FLUSHDB, or remove them: {cli} --scan --pattern {pattern} | xargs -n 1000 {cli} UNLINK"
+        "empty the store: {cli} FLUSHDB, or remove only these keys: {cli} --scan --pattern {pattern} | xargs -n 1000 {cli} UNLINK"
     )
 }
 
@@ -186,8 +197,8 @@ mod tests {
                 "kvpoc seed --keys 2000000 --resume --verify",
             ),
             (
-                "kvpoc seed --keys 5 --value-size 100..200 --key-prefix it's: --seed 7 --shuffle --rate 5k",
-                "kvpoc seed --keys 5 --value-size 100..200 --key-prefix 'it'\\''s:' --seed 7 --rate 5000 --shuffle \
+                "kvpoc seed --keys 5 --format raw --value-size 100..200 --key-prefix it's: --seed 7 --shuffle --rate 5k",
+                "kvpoc seed --keys 5 --format raw --value-size 100..200 --key-prefix 'it'\\''s:' --seed 7 --rate 5000 --shuffle \
                  --resume --verify",
             ),
             (
@@ -218,7 +229,7 @@ mod tests {
         ] {
             let config = config(&format!("kvpoc seed --store {store}"));
             let expected = format!(
-                "empty the store by {cli} FLUSHDB, or remove them: {cli} --scan --pattern 'it'\\''s:*' | xargs -n \
+                "empty the store: {cli} FLUSHDB, or remove only these keys: {cli} --scan --pattern 'it'\\''s:*' | xargs -n \
                  1000 {cli} UNLINK"
             );
             assert_eq!(removal(&config.store, "it's:"), expected);

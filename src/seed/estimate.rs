@@ -42,8 +42,8 @@ impl Estimate {
         let needed = self.used_bytes? + self.more_bytes;
         let limit = self.limit_bytes.filter(|&limit| needed > limit)?;
         Some(format!(
-            "all keys would take about {}, and the store may use {}: load fewer --keys, smaller --value-size, raise \
-             its limit, or insist with --force",
+            "all keys would need about {}, but the limit of the store is {}: load fewer --keys or a smaller \
+             --value-size, raise the limit, or load anyway with --force",
             human_bytes(needed),
             human_bytes(limit)
         ))

@@ -40,7 +40,7 @@ pub(super) async fn verify_keys(
         }
     } else if let Err(failure) = mark_found(store, config, patience, &found).await {
         output::say(&format!(
-            "The note of the dataset in {} could not be changed, and does not tell what was found: {failure}",
+            "Could not write the result of the verification to kvpoc:dataset in {}: {failure}",
             config.store.url
         ));
     }
@@ -69,7 +69,7 @@ async fn note_found(
         return Ok(None);
     }
     let synced = store.sync().await;
-    synced.map_err(|error| format!("making the data durable: {error}"))?;
+    synced.map_err(|error| format!("flushing to disk: {error}"))?;
     let entry = complete(config, State::Verified, until);
     let mut noted = keeper.write(patience, &entry).await;
     if noted == Ok(Kept::Behind(entry.reached)) {
@@ -81,7 +81,7 @@ async fn note_found(
         Ok(Kept::Behind(position)) => {
             keeper.release(position).await;
             return Err(format!(
-                "{} has lost keys that it had acknowledged, or they have expired",
+                "{} has lost acknowledged keys, or they have expired",
                 config.store.url
             ));
         }
@@ -94,7 +94,7 @@ async fn note_found(
         Ok(_) => {}
     }
     let synced = store.sync().await;
-    synced.map_err(|error| format!("making the data durable: {error}"))?;
+    synced.map_err(|error| format!("flushing to disk: {error}"))?;
     Ok(None)
 }
 

@@ -98,7 +98,8 @@ impl Keeper {
         };
         let written = writing.await;
         self.writing = None;
-        let (claim, standing) = written.map_err(|error| format!("keeping the note: {error}"))?;
+        let (claim, standing) =
+            written.map_err(|error| format!("updating kvpoc:dataset: {error}"))?;
         match standing {
             Ok(standing) => self.judge(claim, standing),
             Err(error) => {
@@ -107,7 +108,7 @@ impl Keeper {
                 if may_pass(&error) && silence < self.retry_for.max(LEASE) {
                     return Ok(Kept::Unheard);
                 }
-                Err(format!("keeping the note: {error}"))
+                Err(format!("updating kvpoc:dataset: {error}"))
             }
         }
     }
@@ -123,7 +124,10 @@ impl Keeper {
         {
             return Ok(Kept::Behind(position));
         }
-        let mut claim = self.claim.take().ok_or("the note is another run's")?;
+        let mut claim = self
+            .claim
+            .take()
+            .ok_or("kvpoc:dataset belongs to another run")?;
         self.began = Instant::now();
         let began = &mut self.began;
         let standing = patience.insist(0, async || {
@@ -134,7 +138,7 @@ impl Keeper {
             Ok(standing) => self.judge(claim, standing),
             Err(error) => {
                 self.claim = Some(claim);
-                Err(format!("noting the dataset: {error}"))
+                Err(format!("writing kvpoc:dataset: {error}"))
             }
         }
     }
@@ -187,12 +191,12 @@ impl Keeper {
                     return Ok(Kept::Behind(position));
                 }
                 Err(format!(
-                    "{url} has lost its data {losses} times during this load; its log may tell why"
+                    "{url} has lost its data {losses} times during this load; see its log"
                 ))
             }
             // Not kept: what is there is not this run's to change.
             Standing::Taken(owner) => Err(format!(
-                "another run of seed{} has taken over the dataset in {url}; its note tells what is there",
+                "another run of seed{} has taken over the dataset in {url}; kvpoc inspect shows its state",
                 owner.map_or_else(String::new, |owner| format!(", {owner},"))
             )),
             Standing::Evicted {

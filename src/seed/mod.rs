@@ -4,6 +4,7 @@
 //! claim a key that the store has not acknowledged, nor call a dataset complete that is not.
 
 mod advice;
+mod compare;
 mod estimate;
 mod found;
 mod keeper;
@@ -17,6 +18,7 @@ mod summary;
 mod verify;
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -27,7 +29,9 @@ use crate::config::{SeedConfig, SeedMode};
 use crate::exit;
 use crate::output;
 use crate::progress::Progress;
-use crate::store::{State, Store, StoreStats, Usage};
+use crate::record::Format;
+use crate::source::{KeyTemplate, Source};
+use crate::store::{DATASET_KEY, State, Store, StoreStats, Usage};
 use crate::units::grouped;
 use estimate::Estimate;
 use keeper::{Keeper, Kept};
@@ -51,7 +55,13 @@ const MAX_AUTOMATIC_CONNECTIONS: u64 = 8;
 /// # Errors
 /// When the store cannot be used at all, another run is loading it, or it holds another dataset than the one to
 /// resume; a load that began and failed is told by the exit code.
-pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+pub async fn run(mut config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+    if let Some((file, key)) = config.from.clone() {
+        match read_source(&config, file, key, &stop).await? {
+            Some(source) => config.take_source(source),
+            None => return Ok(exit::INTERRUPTED),
+        }
+    }
     if config.dry_run {
         return tokio::select! {
             text = preview::plan_text(&config) => {
@@ -105,6 +115,32 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
     })
 }
 
+/// The file that is to be loaded, read once to its end; `None` when it was stopped.
+async fn read_source(
+    config: &SeedConfig,
+    file: PathBuf,
+    key: KeyTemplate,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Source>> {
+    if !config.quiet {
+        output::say(&format!("Reading {} and its keys", file.display()));
+    }
+    let shown = file.display().to_string();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread of its own, so that nobody who stops this run waits for a large file.
+    std::thread::spawn(move || {
+        // Nobody listens any more when it was stopped.
+        let _ = tell.send(Source::open(&file, &key, DATASET_KEY));
+    });
+    tokio::select! {
+        source = told => {
+            let source = source.context("the file was not read")?;
+            source.map(Some).with_context(|| format!("cannot load --from {shown}"))
+        }
+        () = stop.cancelled() => Ok(None),
+    }
+}
+
 /// What this run has loaded by now, if anything.
 #[derive(Default)]
 struct Loaded {
@@ -126,15 +162,24 @@ async fn load_keys(
     if !config.quiet {
         let from = match start.at {
             0 => String::new(),
-            start => format!(", after the first {}", grouped(start)),
+            start => format!(", resuming after {}", grouped(start)),
         };
         output::say(&format!(
-            "Seeding {} keys of {} bytes into {} ({} {}, {} keys now){from}",
+            "Seeding {} keys of {} bytes{}{} into {} ({} {}, {} keys now){from}",
             grouped(config.keys.get()),
             config.dataset.value_size,
+            match &config.source {
+                Some(source) => format!(" each from {}", source.path().display()),
+                None => String::new(),
+            },
+            match config.dataset.format {
+                _ if config.source.is_some() => String::new(),
+                Format::Record => String::new(),
+                format => format!(", {},", format.values()),
+            },
             config.store.url,
             before.engine,
-            before.version.as_deref().unwrap_or("of unknown version"),
+            before.version.as_deref().unwrap_or("(unknown version)"),
             grouped(before.keys),
         ));
         for remark in &start.remarks {
@@ -155,7 +200,7 @@ async fn load_keys(
         .first_expiry
         .is_some_and(|first| first <= Instant::now())
     {
-        let remark = "The first keys expired before all were there, so no dataset is noted: give a longer --ttl";
+        let remark = "The first keys expired before the load was complete, so there is no dataset: give a longer --ttl";
         output::say(remark);
         start.remarks.push(remark.to_owned());
     }
@@ -258,7 +303,7 @@ async fn go_on(
     while load.failure.is_none() {
         let noted = if let Some(position) = load.behind.take() {
             progress.say(&format!(
-                "{} has lost keys that it had acknowledged, or they have expired; loading again from {}",
+                "{} has lost acknowledged keys, or they have expired; loading again from {}",
                 config.store.url,
                 grouped(position)
             ));
@@ -289,7 +334,7 @@ async fn go_on(
         keeper.release(loader.checkpoint(reached).reached).await;
     }
     if let Err(error) = store.sync().await {
-        let failure = format!("making the data durable: {error}");
+        let failure = format!("flushing to disk: {error}");
         load.failure.get_or_insert(failure);
     }
 }
@@ -303,7 +348,7 @@ async fn conclude(
     load: &Load,
 ) -> Result<Kept, String> {
     let synced = store.sync().await;
-    synced.map_err(|error| format!("making the data durable: {error}"))?;
+    synced.map_err(|error| format!("flushing to disk: {error}"))?;
     let entry = complete(config, State::Loaded, load.first_expiry);
     keeper.write(patience, &entry).await
 }

@@ -14,9 +14,9 @@ use super::patience::Patience;
 use crate::config::{SeedConfig, SeedMode};
 use crate::output;
 use crate::random::Order;
-use crate::record::{self, Dataset};
-use crate::store::{DatasetInfo, State, Store, StoreError, StoreStats, Usage};
-use crate::units::grouped;
+use crate::record::Dataset;
+use crate::store::{DatasetInfo, NotedSource, State, Store, StoreError, StoreStats, Usage};
+use crate::units::{grouped, human_duration};
 
 /// How often a note is looked at whose owner may be gone.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -31,16 +31,12 @@ pub(super) struct Start {
 /// What this run's note says of the dataset.
 pub(super) fn dataset_info(config: &SeedConfig) -> DatasetInfo {
     DatasetInfo {
-        keys: config.keys.get(),
-        key_prefix: config.dataset.key_prefix.clone(),
-        value_size: config.dataset.value_size.into(),
-        seed: config.dataset.seed,
-        record_version: record::VERSION,
-        loaded: None,
         shuffled: config.order != Order::Ascending,
-        state: None,
-        owner: None,
-        beat: 0,
+        source: config.source.as_ref().map(|source| NotedSource {
+            key: source.template().to_string(),
+            checksum: source.checksum(),
+        }),
+        ..DatasetInfo::of(&config.dataset, config.keys)
     }
 }
 
@@ -67,8 +63,8 @@ pub(super) async fn reach(
         if let Err(error @ (StoreError::Unavailable(_) | StoreError::Loading(_))) = &opened
             && !std::mem::replace(&mut is_said, true)
         {
-            let long = humantime::format_duration(config.retry_for);
-            output::say(&format!("{error}; waiting for it for {long} (--retry-for)"));
+            let long = human_duration(config.retry_for);
+            output::say(&format!("{error}; retrying for {long} (--retry-for)"));
         }
         opened
     });
@@ -115,15 +111,15 @@ pub(super) async fn claim(
             if let Err(error @ StoreError::Full(_)) = &taken
                 && !std::mem::replace(&mut is_said, true)
             {
-                let long = humantime::format_duration(config.retry_for);
-                output::say(&format!("{error}; trying for {long} (--retry-for)"));
+                let long = human_duration(config.retry_for);
+                output::say(&format!("{error}; retrying for {long} (--retry-for)"));
             }
             taken
         };
         if let Some(claim) = patience.insist(0, take).await? {
             if let Some(owner) = overtaken {
                 output::say(&format!(
-                    "Taking over from run {owner}; waiting {} s, in which it notices if it still runs",
+                    "Taking over from run {owner}; waiting {} s, so that it can notice if it is still running",
                     OWN.as_secs()
                 ));
                 tokio::select! {
@@ -156,7 +152,7 @@ async fn wait_for_owner(
     }
     if !config.quiet {
         output::say(&format!(
-            "Run {owner} of seed has not finished its load here; waiting {} s for a sign that it still runs",
+            "Another seed (run {owner}) has not finished its load here; waiting {} s to see whether it is still running",
             LEASE.as_secs()
         ));
     }
@@ -176,8 +172,8 @@ async fn wait_for_owner(
             return Ok((now, None));
         };
         bail!(
-            "another seed, run {}, is loading {} now: {} of {} keys; wait for its end, or end it. A run whose note \
-             stands still for {} s counts as gone, and --force takes over at once",
+            "another seed (run {}) is loading {} now: {} of {} keys; wait for it, stop it, or take over with --force. \
+             A run without progress for {} s counts as dead",
             note.owner.as_deref().unwrap_or_default(),
             config.store.url,
             grouped(note.reached()),
@@ -204,24 +200,38 @@ pub(super) fn start_of(
         let remark = can_resume.then(|| {
             let reached = grouped(note.reached());
             format!(
-                "An unfinished load of this dataset is there; --resume would go on from {reached}"
+                "There is an unfinished load of this dataset; --resume would continue after {reached} keys"
             )
         });
         return from(0, remark.into_iter().collect());
     }
+    if note.source != info.source {
+        let held = match &note.source {
+            Some(source) => format!(
+                "lines of another file, or under another --key ({})",
+                source.key
+            ),
+            None => "no lines of a file".to_owned(),
+        };
+        bail!(
+            "cannot resume: {} holds {held}; give the same --from and --key as before, or load without --resume",
+            config.store.url
+        );
+    }
     if !note.has_shape_of(&info) {
         bail!(
-            "cannot resume: {} holds keys {}… of {} bytes with seed {}; give the same --key-prefix, --value-size, \
-             --seed and --shuffle, or load without --resume",
+            "cannot resume: {} holds keys {}… of {} bytes, {}, with seed {}; give the same --key-prefix, --value-size, \
+             --format, --seed and --shuffle, or load without --resume",
             config.store.url,
             note.key_prefix,
             note.value_size,
+            note.format.values(),
             note.seed
         );
     }
     if config.order != Order::Ascending && note.keys != info.keys {
         bail!(
-            "cannot resume: the order of --shuffle follows from --keys, which was {}",
+            "cannot resume: the order of --shuffle depends on --keys, which was {}",
             note.keys
         );
     }
@@ -234,7 +244,7 @@ pub(super) fn start_of(
     };
     if reached > 0 && !is_held {
         let remark = format!(
-            "The note says that {} keys were loaded, but the store holds {} in all: loading from the start",
+            "An earlier run loaded {} keys, but the store holds only {}: loading from the start",
             grouped(reached),
             grouped(before.keys)
         );
@@ -249,15 +259,19 @@ pub(super) async fn left_over(
     config: &SeedConfig,
     note: Option<&DatasetInfo>,
 ) -> Result<Option<String>, StoreError> {
+    // Which keys of its prefix are none of a file, only all of its lines together tell.
+    if config.source.is_some() || note.is_some_and(|note| note.source.is_some()) {
+        return Ok(None);
+    }
     let (prefix, keys) = (&config.dataset.key_prefix, config.keys.get());
     let stay = match note {
         Some(note) if note.key_prefix != *prefix => {
             let old = &note.key_prefix;
             Some(if is_there(store, config, old, note.keys).await? {
-                format!("keys of earlier datasets stay, from {old}0 on")
+                format!("keys of earlier datasets remain, from {old}0 on")
             } else {
                 format!(
-                    "up to {} keys of an earlier dataset stay, {old}0 to {}",
+                    "up to {} keys of an earlier dataset remain, {old}0 to {}",
                     grouped(note.keys),
                     note.keys.saturating_sub(1)
                 )
@@ -265,7 +279,7 @@ pub(super) async fn left_over(
         }
         Some(note) if note.keys > keys && !is_there(store, config, prefix, note.keys).await? => {
             Some(format!(
-                "up to {} keys of an earlier, larger dataset stay, {prefix}{keys} to {}",
+                "up to {} keys of an earlier, larger dataset remain, {prefix}{keys} to {}",
                 grouped(note.keys - keys),
                 note.keys - 1
             ))
@@ -273,13 +287,13 @@ pub(super) async fn left_over(
         // The note may be of a later, smaller load, or be gone.
         _ => is_there(store, config, prefix, keys)
             .await?
-            .then(|| format!("keys of an earlier, larger dataset stay, from {prefix}{keys} on")),
+            .then(|| format!("keys of an earlier, larger dataset remain, from {prefix}{keys} on")),
     };
     Ok(stay.map(|stay| {
         let old = note.map_or(prefix, |note| &note.key_prefix);
         let way = advice::removal(&config.store, old);
         format!(
-            "Note: {stay}, and take their memory. To be without them, stop, {way}, and load again"
+            "Note: {stay}, and use memory. To remove them, stop this run, {way}, and load again"
         )
     }))
 }

@@ -6,6 +6,7 @@ use super::start::heals;
 use super::verify::Verification;
 use super::{Loaded, advice};
 use crate::config::{SeedConfig, SeedMode};
+use crate::record::Format;
 use crate::store::StoreStats;
 use crate::units::{grouped, human_bytes};
 use std::fmt::Write as _;
@@ -16,6 +17,8 @@ pub(super) struct Summary {
     /// `complete`, `interrupted` or `failed`.
     pub(super) outcome: Outcome,
     pub(super) store: String,
+    /// What the values are: `record`, `json` or `raw`.
+    pub(super) format: Format,
     pub(super) keys_asked: u64,
     /// Positions below it are acknowledged, in this run or before.
     #[serde(skip)]
@@ -78,6 +81,7 @@ pub(super) fn summarise(
     Summary {
         outcome,
         store: config.store.url.to_string(),
+        format: config.dataset.format,
         reached: load.reached,
         was_overtaken: keeper.is_some_and(|keeper| keeper.was_overtaken()),
         keys_asked: config.keys.get(),
@@ -113,7 +117,7 @@ pub(super) fn summary_text(summary: &Summary, config: &SeedConfig) -> String {
         if !summary.was_overtaken && (is_faulty || (heals(config) && !found.is_good())) {
             let _ = writeln!(
                 text,
-                "To mend it: {}",
+                "To repair it: {}",
                 advice::resume(config, &["--verify"])
             );
         }
@@ -140,26 +144,26 @@ fn put_load(summary: &Summary, config: &SeedConfig, text: &mut String) {
     if summary.keys_loaded_again > 0 {
         let _ = writeln!(
             text,
-            "The store lost keys that it had acknowledged: {} were loaded again",
+            "The store lost keys that it had acknowledged: {} keys loaded again",
             grouped(summary.keys_loaded_again)
         );
     }
     if summary.resumed_from > 0 {
         let from = grouped(summary.resumed_from);
-        let _ = writeln!(text, "Resumed: the first {from} keys were there already");
+        let _ = writeln!(text, "Resumed: the first {from} keys were already loaded");
     }
     let after = summary
         .store_keys_after
         .map_or_else(|| "not available".to_owned(), grouped);
     let _ = writeln!(
         text,
-        "The store held {} keys before and holds {after} now, its note of the dataset included",
+        "Keys in the store: {} before, {after} now (one of them is kvpoc:dataset, which describes the data)",
         grouped(summary.store_keys_before),
     );
     if summary.retries > 0 {
         let _ = writeln!(
             text,
-            "{} attempts failed and were made again",
+            "{} failed attempts were retried",
             grouped(summary.retries)
         );
     }
@@ -189,7 +193,7 @@ fn put_verification(found: &Verification, config: &SeedConfig, text: &mut String
     let _ = match &found.failure {
         None if found.is_good() => writeln!(
             text,
-            "Verified {checked} keys{sample} in {seconds:.2} s: every one holds its record"
+            "Verified {checked} keys{sample} in {seconds:.2} s: all correct"
         ),
         None => writeln!(
             text,
@@ -202,16 +206,13 @@ fn put_verification(found: &Verification, config: &SeedConfig, text: &mut String
         ),
         Some(failure) => writeln!(
             text,
-            "VERIFICATION FAILED, {checked} of {} checked, {faults}; it ended early: {failure}",
+            "VERIFICATION FAILED, {checked} of {} checked, {faults}; stopped early: {failure}",
             grouped(found.of)
         ),
     };
     if found.rewritten > 0 {
         let rewritten = grouped(found.rewritten);
-        let _ = writeln!(
-            text,
-            "{rewritten} of them were missing or different before, and were written again"
-        );
+        let _ = writeln!(text, "{rewritten} missing or different keys were rewritten");
     }
     for line in &found.first {
         let _ = writeln!(text, "  {line}");
@@ -219,7 +220,7 @@ fn put_verification(found: &Verification, config: &SeedConfig, text: &mut String
     if let Some(extra) = found.extra.filter(|&extra| extra > 0) {
         let _ = writeln!(
             text,
-            "{} more keys of the prefix belong to no index, and are no part of the dataset",
+            "{} more keys have this prefix but are not part of the dataset",
             grouped(extra)
         );
     }

@@ -113,7 +113,7 @@ pub async fn run(config: ServeConfig, stop: CancellationToken) -> anyhow::Result
     }
     // All of them, also when one failed: the others are still answering.
     for end in ends(acceptor.into_threads()) {
-        let ended = end.await.context("a serving thread panicked");
+        let ended = end.await.context("a server thread panicked");
         outcome = outcome.and(ended.flatten());
     }
     outcome?;

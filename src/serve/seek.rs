@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ServeConfig, StoreUrl};
+use crate::record::Format;
 use crate::store::{Store, StoreError, StoreStats, Usage};
 use crate::units::grouped;
 
@@ -42,7 +43,7 @@ pub(super) struct Search {
 
 impl Seeker {
     pub(super) fn new(config: Arc<ServeConfig>) -> (Self, Search) {
-        let not_yet = StoreError::Unavailable("it was not asked yet".into());
+        let not_yet = StoreError::Unavailable("not contacted yet".into());
         let (tell, sought) = watch::channel(Err(not_yet));
         let (connects, connected) = mpsc::channel(config.threads);
         let seeker = Self {
@@ -70,11 +71,11 @@ impl Seeker {
                 store
             }
             Err(error) if self.is_waited_for(&error, began) => {
-                tracing::warn!("{error}; requests are answered 503 until it is there");
-                announce("not there yet, it is waited for")?;
+                tracing::warn!("{error}; requests are answered 503 until it is available");
+                announce("not available yet, waiting for it")?;
                 let (store, stats) = self.wait(error, began).await?;
                 self.tell_threads(&store).await;
-                tracing::info!("the store is there: {}", summary(&stats));
+                tracing::info!("the store is available: {}", summary(&stats));
                 store
             }
             Err(error) => return Err(error.into()),
@@ -86,12 +87,19 @@ impl Seeker {
         let store = Store::open(&self.config.store, Usage::Serve).await?;
         let stats = store.stats().await?;
         let key_prefix = &self.config.key_prefix;
-        if let Some(dataset) = store.dataset().await?
-            && dataset.key_prefix != *key_prefix
-        {
+        let Some(dataset) = store.dataset().await? else {
+            return Ok((store, stats));
+        };
+        if dataset.key_prefix != *key_prefix {
             tracing::warn!(
                 "the dataset's keys begin with {}, not with --key-prefix {key_prefix}: its sessions will not be found",
                 dataset.key_prefix,
+            );
+        }
+        if dataset.format == Format::Raw {
+            tracing::warn!(
+                "the dataset's values are raw bytes (kvpoc seed --format raw): /v1/keys answers them, and /user/session \
+                 cannot; load sessions with --format record or json"
             );
         }
         Ok((store, stats))

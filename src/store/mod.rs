@@ -18,11 +18,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::cli::Reads;
 use crate::config::{Fetch, StoreConfig, StoreUrl};
+use crate::units::human_duration;
 
 use dragonfly::Dragonfly;
 
 pub use key_list::{Distinct, KeyBuffer, KeyList};
-pub use note::{DATASET_KEY, DatasetInfo, NotedSize, State};
+pub use note::{DATASET_KEY, DatasetInfo, NotedSize, NotedSource, State};
 pub use room::{Held, Room};
 pub use transaction::{Executed, Gave, Step};
 
@@ -37,7 +38,7 @@ pub enum StoreError {
     Loading(String),
     /// The deadline passed. Whether the operation took effect is unknown, and it may still do so later: a
     /// command that was handed over is not taken back.
-    #[error("the store did not answer within {}", humantime::format_duration(*.0))]
+    #[error("the store did not answer within {}", human_duration(*.0))]
     Timeout(Duration),
     /// The store has no room: `maxmemory`, the map size or the disk.
     #[error("the store is full: {0}")]

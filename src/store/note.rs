@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Engine, Store, StoreError};
-use crate::units::ValueSize;
+use crate::record::{Dataset, Format};
+use crate::units::{KeyCount, ValueSize};
 
 /// Where `seed` keeps what it loaded, as JSON: a [`DatasetInfo`].
 pub const DATASET_KEY: &[u8] = b"kvpoc:dataset";
@@ -40,8 +41,14 @@ pub struct DatasetInfo {
     pub value_size: NotedSize,
     /// The seed that the records follow from.
     pub seed: u64,
-    /// Version byte of the record format.
+    /// Version byte of the record format; 0 where the values are of another one.
     pub record_version: u8,
+    /// What the values are. An earlier version knew records only, and noted nothing.
+    #[serde(default, skip_serializing_if = "Format::is_default")]
+    pub format: Format,
+    /// The file whose lines were loaded; `None`: they follow from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<NotedSource>,
     /// How far an unfinished load has come: the positions below are acknowledged. `None`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<u64>,
@@ -57,6 +64,15 @@ pub struct DatasetInfo {
     /// How often the owner has written it: as long as this rises, the owner is at work.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub beat: u64,
+}
+
+/// A file whose lines were loaded, as it is noted: by what it held, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NotedSource {
+    /// Template of the keys.
+    pub key: String,
+    /// Hash over all values.
+    pub checksum: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
@@ -94,6 +110,25 @@ impl std::fmt::Display for NotedSize {
 }
 
 impl DatasetInfo {
+    /// Of a dataset that is all there, as far as somebody says.
+    #[must_use]
+    pub fn of(dataset: &Dataset, keys: KeyCount) -> Self {
+        Self {
+            keys: keys.get(),
+            key_prefix: dataset.key_prefix.clone(),
+            value_size: dataset.value_size.into(),
+            seed: dataset.seed,
+            record_version: dataset.format.record_version(),
+            format: dataset.format,
+            source: None,
+            loaded: None,
+            shuffled: false,
+            state: None,
+            owner: None,
+            beat: 0,
+        }
+    }
+
     /// Whether both say the same of every index that both have, however many that are.
     #[must_use]
     pub fn has_shape_of(&self, other: &Self) -> bool {
@@ -101,7 +136,22 @@ impl DatasetInfo {
             && self.value_size == other.value_size
             && self.seed == other.seed
             && self.record_version == other.record_version
+            && self.format == other.format
+            && self.source == other.source
             && self.shuffled == other.shuffled
+    }
+
+    /// What the keys and values are, if this version knows them; those of a file it cannot know.
+    #[must_use]
+    pub fn contents(&self) -> Option<Dataset> {
+        let is_known = self.record_version == self.format.record_version();
+        (is_known && self.source.is_none()).then_some(())?;
+        Some(Dataset {
+            key_prefix: self.key_prefix.clone(),
+            value_size: self.value_size.to_string().parse().ok()?,
+            seed: self.seed,
+            format: self.format,
+        })
     }
 
     /// How much of it is certain.
@@ -187,6 +237,25 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_note_tells_what_the_values_are_and_one_without_it_is_of_records() {
+        let noted = |more: &str| {
+            let shape = r#""keys":100,"key_prefix":"p:","value_size":256,"seed":1"#;
+            DatasetInfo::read(format!("{{{shape},{more}}}").as_bytes()).expect("a note")
+        };
+        let record = noted(r#""record_version":1"#);
+        let json = noted(r#""record_version":0,"format":"json""#);
+        let raw = noted(r#""record_version":0,"format":"raw""#);
+        let of = |note: &DatasetInfo| note.contents().map(|dataset| dataset.format);
+        assert_eq!(of(&record), Some(Format::Record));
+        assert_eq!(of(&json), Some(Format::Json));
+        assert_eq!(of(&raw), Some(Format::Raw));
+        assert!(!record.has_shape_of(&json) && !json.has_shape_of(&raw));
+        assert!(!String::from_utf8_lossy(&record.to_bytes()).contains("format"));
+        // As a later version may note it.
+        assert_eq!(of(&noted(r#""record_version":2"#)), None);
+    }
 
     #[test]
     fn a_note_of_an_earlier_version_counts_as_what_it_said() {

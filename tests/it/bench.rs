@@ -147,7 +147,7 @@ fn wrong_answers_make_the_run_invalid() {
         );
         let reason = results["reason"].as_str().expect("text");
         assert!(
-            reason.contains("were not what was asked for"),
+            reason.contains("did not match their requests"),
             "{body}: {reason}"
         );
         assert_balanced(&results);

@@ -424,7 +424,7 @@ fn a_cluster_that_is_none_says_so_and_so_does_one_that_is() {
         ["cluster support disabled", "Cluster is disabled"]
             .iter()
             .any(|words| stderr(&output).contains(words))
-            && !stderr(&output).contains("Two ways on"),
+            && !stderr(&output).contains("Start a store"),
         "{}",
         stderr(&output)
     );

@@ -219,7 +219,7 @@ fn servers_that_nobody_has_told_of_their_slots_are_waited_for() {
     let text = stderr(&output);
     assert!(text.contains("nobody has some of the slots"), "{text}");
     let line = format!("seed --json --verify --keys 1000 --retry-for 1m --store {url}");
-    let (mut seeding, told) = start_until(&line, "waiting for it");
+    let (mut seeding, told) = start_until(&line, "; retrying for");
     assert!(told.contains("nobody has some of the slots"), "{told}");
     let serve = Serve::start(&url, "--wait-for-store 1m");
     assert_eq!(serve.get("/readyz").status, 503);

@@ -21,7 +21,7 @@ fn note(url: &str) -> Value {
     let Ok(found) = serde_json::from_slice::<Value>(&output.stdout) else {
         return Value::Null;
     };
-    found["content"].as_str().map_or(Value::Null, json)
+    found["content"].clone()
 }
 
 fn is_usable(note: &Value) -> bool {
@@ -179,7 +179,7 @@ fn a_note_that_outlived_its_keys_is_not_believed() {
             let output = kvpoc(&format!("bench --rps 10 --duration 1s --target {target}"));
             let text = stderr(&output);
             assert!(
-                text.contains("not wholly loaded") && text.contains("--resume"),
+                text.contains("is incomplete") && text.contains("--resume"),
                 "{text}"
             );
         }
@@ -365,13 +365,13 @@ fn a_store_that_is_absent_at_first_is_waited_for() {
     server.kill();
     let url = server.url();
     let line = format!("seed --store {url} --keys 1000 --retry-for 1m --json");
-    let (mut seeding, told) = start_until(&line, "waiting for it");
+    let (mut seeding, told) = start_until(&line, "; retrying for");
     assert!(told.contains("connection refused"), "{told}");
     server.start_again();
     assert_eq!(seeding.ended(), Some(0));
 
     let absent = format!("seed --keys 1 --store redis://127.0.0.1:{}", free_port());
-    let (mut seeding, _) = start_until(&absent, "waiting for it");
+    let (mut seeding, _) = start_until(&absent, "; retrying for");
     seeding.signal(Signal::INT);
     assert_eq!(seeding.ended(), Some(130));
 }
@@ -445,7 +445,7 @@ fn a_store_that_is_full_for_a_while_is_tried_again_whatever_its_words() {
         assert!(text.contains("the store is full"), "{text}");
         assert!(!text.contains("script"), "{text}");
         let line = line.replace("--quiet ", "");
-        let (mut seeding, _) = start_until(&format!("{line} --retry-for 1m"), "trying for 1m");
+        let (mut seeding, _) = start_until(&format!("{line} --retry-for 1m"), "retrying for 1 min");
         store.limit_memory(None);
         assert_eq!(seeding.ended(), Some(0));
     }

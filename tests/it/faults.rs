@@ -206,7 +206,7 @@ fn a_store_that_dies_during_a_load_fails_it_and_loses_nothing_acknowledged() {
 }
 
 #[test]
-fn without_a_store_the_message_gives_two_ways_on() {
+fn without_a_store_the_message_says_how_to_start_one_or_do_without() {
     let url = format!("redis://127.0.0.1:{}", free_port());
     for line in [
         "seed --keys 1 --retry-for 0s",
@@ -219,7 +219,8 @@ fn without_a_store_the_message_gives_two_ways_on() {
         let text = stderr(&output);
         assert!(text.contains("error: ") && text.contains(&url), "{text}");
         assert!(
-            text.contains("scripts/dragonfly") && text.contains("embedded:"),
+            text.contains("Start a store: scripts/dragonfly")
+                && text.contains("Or use the embedded store: --store embedded:"),
             "{text}"
         );
         // In words for people, not for programmers.
@@ -268,8 +269,12 @@ fn a_server_that_is_started_before_its_store_serves_as_soon_as_it_comes() {
         serve.process.signal(Signal::TERM);
         let log = serve.log_to_its_end();
         let count = |text: &str| log.matches(text).count();
-        assert_eq!(count("answered 503 until it is there"), 1, "{way}: {log}");
-        assert_eq!(count("the store is there: "), 1, "{way}: {log}");
+        assert_eq!(
+            count("answered 503 until it is available"),
+            1,
+            "{way}: {log}"
+        );
+        assert_eq!(count("the store is available: "), 1, "{way}: {log}");
         assert_eq!(
             count("answered 503 or 504 until it is back"),
             1,

@@ -128,7 +128,7 @@ fn an_absent_key_is_said_to_be_absent() {
         let url = store.url();
         seed(&url, 10, "");
         let text = expect_code(&format!("inspect key --store {url}"), 1);
-        assert!(text.contains("there is no such key"), "{text}");
+        assert!(text.contains("no such key"), "{text}");
         let answer = expect_code(&format!("inspect key --json --store {url}"), 1);
         assert_eq!(json(&answer), json!({"key": "key", "exists": false}));
     }

@@ -19,7 +19,7 @@ fn several_keys_are_explained_in_their_order() {
         assert_eq!(json!(ids), json!([3, null, 1]));
         assert_eq!(found[1], json!({"key": "absent", "exists": false}));
         let text = expect_code(&line.replace("--json ", ""), 1);
-        assert!(text.contains("absent: there is no such key"), "{text}");
+        assert!(text.contains("absent: no such key"), "{text}");
     }
 }
 
@@ -61,6 +61,7 @@ fn the_keyspace_is_told_by_prefix_size_and_time_to_live() {
         for expected in [
             "by prefix",
             "by time to live",
+            "no expiry",
             "Warning: ",
             "5,000 bytes  other:1",
         ] {

@@ -54,7 +54,7 @@ fn replicas_are_read_while_they_answer_and_masters_when_they_do_not() {
 #[test]
 fn replicas_are_known_of_clusters_only() {
     for (line, said) in [
-        ("--store redis://127.0.0.1:1", "only a cluster"),
+        ("--store redis://127.0.0.1:1", "it needs a cluster"),
         (
             "--store redis-cluster://127.0.0.1:1 --store-reads fred",
             "fred reads from masters",

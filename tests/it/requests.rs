@@ -261,7 +261,7 @@ fn what_a_header_holds_is_in_no_output() {
     let request = seen.recv_timeout(PATIENCE).expect("a request");
     assert!(request.contains(&format!("\r\n{header}\r\n")), "{request}");
     let text = stdout(&output);
-    let line = format!("Request           GET http://{address}/health; right: 200-299,304");
+    let line = format!("Request           GET http://{address}/health; expects 200-299,304");
     assert!(text.contains(&line), "{text}");
     let mut printed = vec![text, stderr(&output)];
     for file in std::fs::read_dir(&out).expect("the folder") {

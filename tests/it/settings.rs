@@ -8,6 +8,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("seed --keys ten", "is not a number"),
     ("seed --value-size 10", "84 bytes"),
     ("seed --value-size 2MiB", "1 MiB"),
+    ("seed --from x", "give --key too"),
+    ("seed --key user:{id}", "--from FILE"),
+    ("seed --from x --key user", "members of a line in braces"),
+    ("seed --from x --key {id} --keys 5", "leave it out"),
+    ("seed --format xml", "record, json or raw"),
+    ("seed --format json --value-size 100..300", "183 bytes"),
     ("seed --batch 0", "--batch"),
     ("seed --in-flight 0", "--in-flight"),
     ("seed --ttl soon", "with its unit"),
@@ -44,7 +50,7 @@ const REFUSED: &[(&str, &str)] = &[
         "serve --port 8080 --health-port 8080",
         "give another, or leave it out",
     ),
-    ("serve --bind localhost", "--bind"),
+    ("serve --bind example.com", "or localhost"),
     ("serve --threads 5000", "--threads"),
     ("serve --allow-writes=maybe", "--allow-writes"),
     ("serve --max-keys-per-request 0", "--max-keys-per-request"),
@@ -64,11 +70,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("bench --sweep 5k,6k --stages 5:5s", "--stages"),
     ("bench --find-max --compare a.json", "--compare"),
     ("bench --abort=maybe", "--abort"),
-    ("bench --start-at noon", "a moment in UTC"),
+    ("bench --start-at noon", "a time in UTC"),
     ("bench --start-at 2020-01-01T00:00:00Z", "the next day"),
     ("bench --merge a.json --out b", "--out"),
     ("bench --merge a.json --layers", "one of them"),
-    ("bench --compare a --against b --rps 5", "would ignore it"),
+    (
+        "bench --compare a --against b --rps 5",
+        "which makes no run",
+    ),
     ("bench --compare a --against b --out c", "--out"),
     ("bench --fail-on p99=10", "p99=+10%"),
     ("bench --repeat 0", "--repeat"),
@@ -92,6 +101,28 @@ const REFUSED: &[(&str, &str)] = &[
     ("bench --target h:1/a --body-file /", "for --body-file"),
     ("bench --target h:1/a --expect 1xx", "such as 2xx"),
     ("bench --target h:1/a --method HEAD --match x", "HEAD"),
+    (
+        "bench --expect-records",
+        "compared with their records anyway",
+    ),
+    ("bench --target h:1/{n} --expect-records", "names no key"),
+    (
+        "bench --target h:1/{id} --expect-records --verify 0",
+        "--verify",
+    ),
+    (
+        "bench --target h:1/{id} --expect-records=json",
+        "give --keys",
+    ),
+    ("bench --target h:1/{id} --expect-records=x", "write note"),
+    (
+        "bench --target h:1/{id} --expect-records --method HEAD",
+        "HEAD",
+    ),
+    (
+        "bench --target h:1/{ids} --keys 5 --expect-records=raw",
+        "{id} or {key}",
+    ),
     ("bench --arrivals bursty", "constant or poisson"),
     ("bench --stages 5:5", "with its unit"),
     ("bench --preset x", "session-single"),
@@ -192,7 +223,7 @@ fn the_file_may_be_named_by_a_variable_and_must_be_valid() {
     for (toml, expected) in [
         ("[bench]\nrsp = 1\n", "unknown setting bench.rsp"),
         ("[bench\n", "line 1: "),
-        ("[store]\nurl = 'x'\n", "[store] is no section"),
+        ("[store]\nurl = 'x'\n", "unknown section [store]"),
     ] {
         std::fs::write(&file, toml).expect("the file is written");
         let output = command("bench")
@@ -251,4 +282,111 @@ fn what_kubernetes_says_of_a_service_named_kvpoc_is_no_port_of_this_server() {
     assert!(text.contains(&format!("192.0.2.1:{port}")), "{text}");
     let (code, text) = run("http", "");
     assert_eq!(code, Some(64), "{text}");
+}
+
+#[test]
+fn the_short_help_is_one_screen_and_the_long_one_has_every_flag_under_a_heading() {
+    for (command, flag, headings) in [
+        (
+            "seed",
+            "--keys",
+            &["Dataset:", "Loading:", "Verification:"][..],
+        ),
+        ("serve", "--port", &["Server:", "Access:", "Limits:"]),
+        ("bench", "--rps", &["Target:", "Load:", "Objectives:"]),
+        ("inspect", "--sample", &["Output:", "Store:"]),
+    ] {
+        let short = stdout(&kvpoc(&format!("{command} -h")));
+        assert!(short.lines().count() <= 40, "{short}");
+        assert!(
+            short.contains(flag) && short.contains("Examples:"),
+            "{short}"
+        );
+        assert!(!short.contains("KVPOC_STORE"), "{short}");
+        assert!(!short.contains("--store-tls-ca"), "{short}");
+        let long = stdout(&kvpoc(&format!("{command} --help")));
+        for expected in [flag, "--store-tls-ca", "[env: KVPOC_"]
+            .iter()
+            .chain(headings)
+        {
+            assert!(long.contains(expected), "{expected} in {long}");
+        }
+        assert!(!long.contains("\nOptions:"), "{long}");
+    }
+}
+
+#[test]
+fn what_was_meant_is_suggested_for_flags_variables_and_settings() {
+    for (line, expected) in [
+        ("bench --rsp 1", "'--rps'"),
+        ("bench --durration 1s", "'--duration'"),
+        ("seed --key 1", "'--keys'"),
+        ("serve --prot 1", "'--port'"),
+        ("inspect --sampel 1", "'--sample'"),
+    ] {
+        let text = stderr(&kvpoc(line));
+        assert!(text.contains(&format!("exists: {expected}")), "{text}");
+    }
+    let output = command("bench --rps 0")
+        .env("KVPOC_DURATOIN", "secret")
+        .output()
+        .expect("runs");
+    let text = stderr(&output);
+    let expected = "variable KVPOC_DURATOIN is unknown and ignored; did you mean KVPOC_DURATION?";
+    assert!(
+        text.contains(expected) && !text.contains("secret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn short_flags_and_localhost_mean_what_people_expect() {
+    for (line, expected) in [
+        ("bench -d 5", "--duration"),
+        ("bench -c 0", "--connections"),
+        ("bench -q -d 5", "--duration"),
+        ("bench -o /dev/null/x --merge a", "--out"),
+        ("seed -q --keys 0", "--keys"),
+        ("serve -p 70000", "--port"),
+        ("bench --live localhost:x", "127.0.0.1:8089"),
+    ] {
+        let output = kvpoc(line);
+        assert_eq!(output.status.code(), Some(64), "{line}");
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = format!("embedded:{}", folder.path().display());
+    crate::support::seed(&store, 10, "-q");
+    let serve = crate::support::Serve::start(&store, "--bind localhost");
+    let line = format!(
+        "bench -q -d 1s -c 2 --rps 50 --warmup 0s --target localhost:{}",
+        serve.address.port()
+    );
+    let output = kvpoc(&line);
+    let text = stdout(&output);
+    assert!(text.contains("Verdict: "), "{text}{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "it is quiet");
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for (line, expected) in [
+        ("completions bash", "complete -F _kvpoc"),
+        ("completions zsh", "#compdef kvpoc"),
+        ("completions fish", "keys-per-request"),
+        ("man", "kvpoc\\-bench(1)"),
+        ("man bench", "\\-\\-keys\\-per\\-request"),
+        ("man serve", "KVPOC_PORT"),
+    ] {
+        let output = kvpoc(line);
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
+        assert!(stdout(&output).contains(expected), "{line}");
+    }
+    assert_eq!(kvpoc("completions tcsh").status.code(), Some(64));
+    assert_eq!(kvpoc("man nothing").status.code(), Some(64));
+    let help = stdout(&kvpoc("--help"));
+    assert!(
+        !help.contains("completions") && !help.contains("man "),
+        "{help}"
+    );
 }

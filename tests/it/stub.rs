@@ -50,6 +50,8 @@ pub(crate) enum Mode {
     Step(f64, f64, f64),
     /// At once, but for a pause: from a moment on, in seconds since the first request, for so many seconds.
     Pause(f64, f64),
+    /// After so many seconds; from a moment on, in seconds since the first request, there is no such server.
+    Leaves(f64, f64),
     /// Every so manieth answer after so many seconds, the others at once.
     Every(u64, f64),
     /// Every so manieth answer is a 503.
@@ -117,6 +119,7 @@ struct Target {
     /// Those that are answered newest first.
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
     comes: Notify,
+    leaves: Notify,
 }
 
 async fn serve(listener: TcpListener, mode: Mode) {
@@ -130,11 +133,16 @@ async fn serve(listener: TcpListener, mode: Mode) {
         run: Cell::new((0, Instant::now())),
         waiting: RefCell::default(),
         comes: Notify::new(),
+        leaves: Notify::new(),
     });
     if let Mode::Newest(seconds) = mode {
         tokio::task::spawn_local(newest_first(target.clone(), seconds));
     }
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let (stream, _) = tokio::select! {
+            Ok(accepted) = listener.accept() => accepted,
+            () = target.leaves.notified() => return,
+        };
         let _ = stream.set_nodelay(true);
         tokio::task::spawn_local(answer_all(target.clone(), stream));
     }
@@ -147,6 +155,9 @@ async fn answer_all(target: Rc<Target>, mut stream: TcpStream) {
         if request[..length].starts_with(b"GET /stats") {
             let _ = stream.write_all(target.tell().as_bytes()).await;
             continue;
+        }
+        if matches!(target.mode, Mode::Leaves(_, at) if target.since_first() >= at) {
+            return target.leaves.notify_one();
         }
         if let Mode::Newest(_) = target.mode {
             let (turn, comes) = oneshot::channel();
@@ -215,7 +226,7 @@ impl Target {
                     .sample(&mut draws)
             }
             Mode::Bimodal(seconds) if chance(splitmix64(8, number), 0.01) => seconds * 100.0,
-            Mode::Constant(seconds) | Mode::Bimodal(seconds) => seconds,
+            Mode::Constant(seconds) | Mode::Bimodal(seconds) | Mode::Leaves(seconds, _) => seconds,
             Mode::Queue(seconds) => {
                 let free_at = self.free_at.get().max(Instant::now());
                 let done = free_at + Duration::from_secs_f64(seconds);

@@ -130,10 +130,7 @@ fn layers_refuse_another_dataset_than_the_targets() {
     let output = kvpoc(&format!("{line} --store {}", other.url()));
     assert_eq!(output.status.code(), Some(69));
     let text = stderr(&output);
-    assert!(
-        text.contains("needs the store that is behind the target"),
-        "{text}"
-    );
+    assert!(text.contains("needs the store behind the target"), "{text}");
 }
 
 #[test]

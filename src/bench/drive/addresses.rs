@@ -1,21 +1,28 @@
 //! All addresses of a target's name, and connections to them.
 //!
-//! Enters: a name and port. Leaves: connections, dealt over the addresses that answer. Must not hold on to an address
+//! Enters: a name and port, and how to speak TLS there. Leaves: connections, dealt over the addresses that answer. Must not hold on to an address
 //! that is gone: the others are tried, and the name is resolved again.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use rustix::io::Errno;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::inbox::Inbox;
-use super::pacer::timeout;
+use super::line::Line;
+use super::pacer::{pause, timeout};
+use super::socket::Socket;
+use super::tls::{Tls, in_short};
 use crate::config::TargetUrl;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A socket file whose server has a full queue says so at once, where a port would wait.
+const QUEUE_FULL_FOR: Duration = Duration::from_millis(2);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// However many connections fail, the name is asked for no more often.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +30,7 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 /// Where a target is; for all threads together, so that each knows what another found out.
 pub(in crate::bench) struct Addresses {
     url: TargetUrl,
+    tls: Option<Tls>,
     known: Mutex<Known>,
 }
 
@@ -87,12 +95,15 @@ impl Addresses {
     ///
     /// # Errors
     /// When it stands for no address.
-    pub(in crate::bench) async fn resolve(url: &TargetUrl) -> io::Result<Arc<Self>> {
+    pub(in crate::bench) async fn resolve(
+        url: &TargetUrl,
+        tls: Option<&Tls>,
+    ) -> io::Result<Arc<Self>> {
         let found = lookup(url).await?;
-        if found.is_empty() {
+        if found.is_empty() && url.unix.is_none() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        Ok(Arc::new(Self::new(url.clone(), found)))
+        Ok(Arc::new(Self::new(url.clone(), tls.cloned(), found)))
     }
 
     /// One that needs no name.
@@ -100,25 +111,31 @@ impl Addresses {
         let url = TargetUrl {
             host: address.ip().to_string(),
             port: address.port(),
+            tls: false,
+            unix: None,
         };
-        Arc::new(Self::new(url, vec![address]))
+        Arc::new(Self::new(url, None, vec![address]))
     }
 
-    fn new(url: TargetUrl, all: Vec<SocketAddr>) -> Self {
+    fn new(url: TargetUrl, tls: Option<Tls>, all: Vec<SocketAddr>) -> Self {
         let known = Mutex::new(Known::new(all, Instant::now()));
-        Self { url, known }
+        Self { url, tls, known }
     }
 
     /// A connection to the first address that answers, in the order of this `turn`.
     ///
     /// # Errors
     /// When none does: what the last one said.
-    pub(super) async fn connect(&self, turn: usize) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, turn: usize) -> io::Result<Line> {
+        if let Some(file) = &self.url.unix {
+            return timeout(CONNECT_TIMEOUT, connect_file(file)).await.flatten();
+        }
         let mut found = Err(io::ErrorKind::AddrNotAvailable.into());
         let mut has_failed = false;
         let order = self.known().order(turn);
         for address in order {
-            found = connect(address).await;
+            let connects = connect(address, self.tls.as_ref());
+            found = timeout(CONNECT_TIMEOUT, connects).await.flatten();
             self.known().tried(address, found.is_ok());
             if found.is_ok() {
                 break;
@@ -144,20 +161,52 @@ impl fmt::Display for Addresses {
     }
 }
 
+/// A socket file has no addresses.
 async fn lookup(url: &TargetUrl) -> io::Result<Vec<SocketAddr>> {
+    if url.unix.is_some() {
+        return Ok(Vec::new());
+    }
     let found = tokio::net::lookup_host((url.host.as_str(), url.port));
     Ok(timeout(RESOLVE_TIMEOUT, found).await??.collect())
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+async fn connect(address: SocketAddr, tls: Option<&Tls>) -> io::Result<Line> {
+    let stream = TcpStream::connect(address).await?;
     // On loopback, a connection to a port that nobody listens on can meet itself.
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     stream.set_nodelay(true)?;
     Inbox::ask_for_stamps(&stream);
-    Ok(stream)
+    let stream = Socket::Tcp(stream);
+    match tls {
+        // In a box, as the other ones, of which there are thousands, are to be small.
+        Some(tls) => Box::pin(Line::sealed(stream, tls)).await,
+        None => Ok(Line::plain(stream)),
+    }
+}
+
+async fn connect_file(file: &Path) -> io::Result<Line> {
+    loop {
+        match UnixStream::connect(file).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => pause(QUEUE_FULL_FOR).await,
+            stream => return stream.map(|stream| Line::plain(Socket::Unix(stream))),
+        }
+    }
+}
+
+/// This host had no port or no file left for another connection.
+pub(super) fn is_own(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS)
+    )
+}
+
+/// In a few words, of which there are not many, why there is no connection.
+pub(super) fn reason(error: &io::Error) -> String {
+    in_short(error).unwrap_or_else(|| error.kind().to_string())
 }
 
 #[cfg(test)]
@@ -198,6 +247,41 @@ mod tests {
         assert_eq!(known.order(0), addresses(&[3, 2]));
     }
 
+    fn peer(line: &Line) -> SocketAddr {
+        let peer = socket2::SockRef::from(&line.socket).peer_addr();
+        peer.ok()
+            .and_then(|peer| peer.as_socket())
+            .expect("a peer over TCP")
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_file_needs_no_address_and_waits_for_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("s.sock");
+        let url = TargetUrl {
+            host: "localhost".into(),
+            port: 80,
+            tls: false,
+            unix: Some(file.clone()),
+        };
+        let target = Addresses::resolve(&url, None).await.expect("a file");
+        assert!(target.connect(0).await.is_err());
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let listener = listener.expect("a socket");
+        let address = socket2::SockAddr::unix(&file).expect("a short name");
+        listener.bind(&address).expect("bound");
+        listener.listen(0).expect("listens");
+        // Nobody accepts: there is room for one.
+        let first = target.connect(0).await.expect("connected");
+        let accepts = async {
+            pause(QUEUE_FULL_FOR * 10).await;
+            listener.accept().expect("accepted")
+        };
+        let (second, _) = tokio::join!(target.connect(1), accepts);
+        second.expect("connected");
+        drop(first);
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn when_one_address_dies_connections_go_on_with_the_other() {
         let listen = || TcpListener::bind("127.0.0.1:0");
@@ -207,16 +291,18 @@ mod tests {
         let url = TargetUrl {
             host: "127.0.0.1".into(),
             port: both[0].port(),
+            tls: false,
+            unix: None,
         };
-        let target = Addresses::new(url, both.to_vec());
+        let target = Addresses::new(url, None, both.to_vec());
         for turn in 0..4 {
-            let stream = target.connect(turn).await.expect("connected");
-            assert_eq!(stream.peer_addr().expect("a peer"), both[turn % 2]);
+            let line = target.connect(turn).await.expect("connected");
+            assert_eq!(peer(&line), both[turn % 2]);
         }
         drop(first);
         for turn in 0..4 {
-            let stream = target.connect(turn).await.expect("connected");
-            assert_eq!(stream.peer_addr().expect("a peer"), both[1]);
+            let line = target.connect(turn).await.expect("connected");
+            assert_eq!(peer(&line), both[1]);
         }
         drop(second);
         assert!(target.connect(0).await.is_err());

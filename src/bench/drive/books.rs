@@ -11,6 +11,7 @@ use super::http::Malformed;
 use super::queue::Queue;
 use crate::bench::judge::clock::{self, StartByTarget};
 use crate::bench::judge::flow::{Flow, Outline};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::histogram::{add, histogram, value_at};
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Outcome, Unsent};
@@ -55,6 +56,8 @@ pub(super) struct Books {
     connections: usize,
     /// Since when no connection is free, and how many were busy then.
     full: Option<(u64, usize)>,
+    /// Connections that cannot be made, and since when they are so many.
+    refused: (usize, u64),
     start_by_target: Option<StartByTarget>,
 }
 
@@ -77,6 +80,7 @@ impl Books {
             lag_us: histogram(),
             connections,
             full: None,
+            refused: (0, 0),
             start_by_target: None,
         }
     }
@@ -217,6 +221,17 @@ impl Books {
 
     pub(super) fn failed_to_connect(&mut self, reason: String) {
         *self.interval.failed_connects.entry(reason).or_default() += 1;
+    }
+
+    /// So many connections cannot be made from now on.
+    pub(super) fn refused(&mut self, connections: usize, now_ns: u64) {
+        let (before, since_ns) = std::mem::replace(&mut self.refused, (connections, now_ns));
+        self.flow.pool.refused_s += before as f64 * now_ns.saturating_sub(since_ns) as f64 / 1e9;
+    }
+
+    /// Connections were made, by these handshakes.
+    pub(super) fn shook_hands(&mut self, handshakes: &Handshakes) {
+        self.interval.handshakes.add(handshakes);
     }
 
     /// A request was sent a second time.

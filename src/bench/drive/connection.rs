@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::http::{Bodies, Malformed, Read, Reader};
 use super::inbox::Inbox;
+use super::line::{Line, Sender};
 use super::pacer::pause;
 use super::thread::{Share, Way};
 use super::worker::Worker;
@@ -81,14 +80,15 @@ pub(super) async fn ask_store(worker: Rc<Worker>, store: Store, slot: usize, arr
 }
 
 /// Keeps one connection of the pool alive: reads its answers, and connects again when it is lost.
-pub(super) async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream: TcpStream) {
+pub(super) async fn hold_connection(worker: Rc<Worker>, slot: usize, mut line: Line) {
     let Way::Http(addresses) = worker.share.way.clone() else {
         return;
     };
     let mut inbox = Inbox::new();
     for attempt in 0_u64.. {
-        let (reader, writer) = stream.into_split();
-        worker.joined(slot, Some(writer));
+        worker.shook_hands(&line.handshakes);
+        let reader = Rc::new(line);
+        worker.joined(slot, Some(Sender::new(reader.clone())));
         let (since, mut answers) = (Instant::now(), 0);
         inbox.clear();
         let end = read_answers(&worker, slot, &reader, &mut inbox, &mut answers).await;
@@ -97,7 +97,7 @@ pub(super) async fn hold_connection(worker: Rc<Worker>, slot: usize, mut stream:
         if answers == 0 && since.elapsed() < RECONNECT_AFTER {
             wait_before_connecting(slot, attempt).await;
         }
-        stream = reconnect(&worker, &addresses, slot, attempt).await;
+        line = reconnect(&worker, &addresses, slot, attempt).await;
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) enum End {
 fn bodies(workload: &Workload) -> Bodies {
     match &workload.form {
         Some(form) if form.is_head() => Bodies::Absent,
-        Some(form) if !form.looks_at_bodies() => Bodies::Counted,
+        Some(_) if !workload.looks_at_bodies() => Bodies::Counted,
         _ => Bodies::Kept,
     }
 }
@@ -125,20 +125,32 @@ fn bodies(workload: &Workload) -> Bodies {
 async fn read_answers(
     worker: &Rc<Worker>,
     slot: usize,
-    stream: &OwnedReadHalf,
+    line: &Line,
     inbox: &mut Inbox,
     answers: &mut u64,
 ) -> End {
-    let mut reader = Reader::new(bodies(&worker.share.workload));
+    let workload = &worker.share.workload;
+    let mut reader = Reader::new(bodies(workload));
+    let has_heads = workload.form.as_ref().is_some_and(|form| form.has_heads());
     loop {
-        let received = inbox.receive(stream.as_ref(), &worker.buffer).await;
+        let received = inbox.receive_from(line, &worker.buffer).await;
         let closed = received.as_ref().is_ok_and(|&length| length == 0);
         let end = inbox.read(&worker.buffer, |bytes, lay_ns| {
-            if (closed || received.is_err()) && reader.is_between_answers() && bytes.is_empty() {
+            let nothing_came =
+                || reader.is_between_answers() && bytes.is_empty() && !line.is_cut_off();
+            if (closed || received.is_err()) && nothing_came() {
                 return (0, Some(End::Untouched));
             }
             if received.is_err() {
                 return (0, Some(End::Closed));
+            }
+            if has_heads {
+                let is_head = worker.carries_head(slot);
+                reader.expect(if is_head {
+                    Bodies::Absent
+                } else {
+                    bodies(workload)
+                });
             }
             let Read { consumed, response } = match reader.read(bytes, closed) {
                 Ok(read) => read,
@@ -168,7 +180,7 @@ async fn read_answers(
 
 /// What a thread needs to begin.
 pub(super) enum Connected {
-    Http(Vec<TcpStream>),
+    Http(Vec<Line>),
     Store,
 }
 
@@ -186,15 +198,15 @@ pub(super) async fn connect_all(
         .try_collect();
     tokio::select! {
         () = stop.cancelled() => Ok(None),
-        streams = connects => {
-            let streams = streams.with_context(|| format!("connecting to {addresses}"))?;
-            Ok(Some(Connected::Http(streams)))
+        lines = connects => {
+            let lines = lines.with_context(|| format!("connecting to {addresses}"))?;
+            Ok(Some(Connected::Http(lines)))
         }
     }
 }
 
 /// Before the load begins, a connection that takes too long is tried again; one that is refused is not.
-async fn connect_first(addresses: &Addresses, turn: usize) -> io::Result<TcpStream> {
+async fn connect_first(addresses: &Addresses, turn: usize) -> io::Result<Line> {
     let mut attempt = 1;
     loop {
         match addresses.connect(turn).await {
@@ -213,11 +225,11 @@ fn turn(share: &Share, slot: usize) -> usize {
 }
 
 /// Tries until it succeeds; the run's end drops it.
-async fn reconnect(worker: &Worker, addresses: &Addresses, slot: usize, attempt: u64) -> TcpStream {
+async fn reconnect(worker: &Worker, addresses: &Addresses, slot: usize, attempt: u64) -> Line {
     let mut retry = attempt;
     loop {
         match addresses.connect(turn(&worker.share, slot)).await {
-            Ok(stream) => return stream,
+            Ok(line) => return line,
             Err(error) => worker.failed_to_connect(slot, &error),
         }
         retry = retry.wrapping_add(1);
@@ -230,11 +242,4 @@ async fn wait_before_connecting(slot: usize, attempt: u64) {
     let bits = splitmix64(slot as u64, attempt);
     let jitter_us = below(bits, RECONNECT_AFTER.as_micros() as u64);
     pause(RECONNECT_AFTER + Duration::from_micros(jitter_us)).await;
-}
-
-/// Ends both directions, so that the reader of the connection wakes and finds out.
-pub(super) fn shut_down(writer: &OwnedWriteHalf) {
-    // Fails when the other side was faster, which is as good.
-    let stream: &TcpStream = writer.as_ref();
-    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both);
 }

@@ -26,13 +26,13 @@ const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Malformed {
     /// It does not begin as HTTP/1 does.
-    #[error("no HTTP/1 answer")]
+    #[error("not an HTTP/1 answer")]
     NotHttp,
     /// The head, interim answers or trailers are longer than any that one would measure.
-    #[error("a head above 64 KiB, or 256 headers")]
+    #[error("a head of more than 64 KiB or 256 headers")]
     HeadTooLarge,
     /// No number, or several that differ.
-    #[error("a Content-Length that is no number, or two that differ")]
+    #[error("an invalid or contradictory Content-Length")]
     ContentLength,
     /// Another coding than `chunked`, which nobody asked for.
     #[error("a Transfer-Encoding other than chunked")]
@@ -41,13 +41,13 @@ pub enum Malformed {
     #[error("a broken chunk")]
     Chunk,
     /// A body that is to be judged, and is too large for it.
-    #[error("a body above 16 MiB")]
+    #[error("a body of more than 16 MiB")]
     BodyTooLarge,
     /// 101: the target goes on in a protocol that nobody asked for.
     #[error("a switch to another protocol")]
     OtherProtocol,
     /// More than one answer to a request, or one without a request.
-    #[error("an answer that nobody asked for")]
+    #[error("an answer without a request")]
     Unasked,
 }
 
@@ -189,6 +189,13 @@ impl Reader {
             interim_bytes: 0,
             answer: None,
             date: None,
+        }
+    }
+
+    /// What becomes of the body of the next answer, where that is not the same for all of them.
+    pub fn expect(&mut self, bodies: Bodies) {
+        if self.answer.is_none() {
+            self.bodies = bodies;
         }
     }
 

@@ -18,8 +18,10 @@ use nix::sys::socket::sockopt::ReceiveTimestampns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::TimeSpec;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::line::Line;
+use super::socket::Socket;
+use super::tls::Session;
 
 /// Several answers of 15 sessions, of which one connection brings one.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -31,6 +33,8 @@ struct Room {
     bytes: Vec<u8>,
     /// For the kernel's stamp.
     control: Vec<u8>,
+    /// What was sealed in them.
+    opened: Vec<u8>,
 }
 
 impl Buffer {
@@ -38,6 +42,7 @@ impl Buffer {
         Self(RefCell::new(Room {
             bytes: vec![0; BUFFER_BYTES],
             control: nix::cmsg_space!(TimeSpec),
+            opened: Vec::new(),
         }))
     }
 }
@@ -50,6 +55,8 @@ pub(super) struct Inbox {
     fresh: usize,
     /// When the last bytes came, on the wall clock; `None`: the kernel did not say.
     stamp: Option<i128>,
+    /// The connection is one with TLS: what counts is what was opened.
+    is_sealed: bool,
 }
 
 impl Inbox {
@@ -58,6 +65,7 @@ impl Inbox {
             kept: Vec::new(),
             fresh: 0,
             stamp: None,
+            is_sealed: false,
         }
     }
 
@@ -74,7 +82,12 @@ impl Inbox {
         read: impl FnOnce(&[u8], &dyn Fn() -> Option<u64>) -> (usize, T),
     ) -> T {
         let (buffer, stamp) = (buffer.0.borrow(), self.stamp);
-        let fresh = &buffer.bytes[..std::mem::take(&mut self.fresh)];
+        let bytes = if self.is_sealed {
+            &buffer.opened
+        } else {
+            &buffer.bytes
+        };
+        let fresh = &bytes[..std::mem::take(&mut self.fresh)];
         let lay_ns = || stamp.map(lay_ns);
         if self.kept.is_empty() {
             let (length, found) = read(fresh, &lay_ns);
@@ -91,19 +104,46 @@ impl Inbox {
     pub(super) fn clear(&mut self) {
         self.kept.clear();
         (self.fresh, self.stamp) = (0, None);
+        self.is_sealed = false;
+    }
+
+    /// Waits for more bytes of what the other side says, and takes them: how many, 0 at the end. With TLS, an end that the
+    /// other side did not tell of is an error: what came may be cut off.
+    pub(super) async fn receive_from(&mut self, line: &Line, buffer: &Buffer) -> io::Result<usize> {
+        let Some(session) = &line.session else {
+            return self.receive(&line.socket, buffer).await;
+        };
+        loop {
+            if let Some(ended) = session.borrow_mut().ended() {
+                return ended.map(|()| 0);
+            }
+            if self.receive(&line.socket, buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut session = session.borrow_mut();
+            self.open(&mut session, buffer);
+            // New keys are answered, and what is broken is told.
+            let _ = session.flush(&line.socket);
+            if self.fresh > 0 {
+                return Ok(self.fresh);
+            }
+        }
+    }
+
+    fn open(&mut self, session: &mut Session, buffer: &Buffer) {
+        let Room { bytes, opened, .. } = &mut *buffer.0.borrow_mut();
+        opened.clear();
+        session.open(&bytes[..self.fresh], opened);
+        (self.fresh, self.is_sealed) = (opened.len(), true);
     }
 
     /// Waits for more bytes and takes them: how many, 0 at the end of the stream.
-    pub(super) async fn receive(
-        &mut self,
-        stream: &TcpStream,
-        buffer: &Buffer,
-    ) -> io::Result<usize> {
+    pub(super) async fn receive(&mut self, stream: &Socket, buffer: &Buffer) -> io::Result<usize> {
         loop {
             // Not `readable`, which several tasks may wait in: keeping a list of them costs more.
             poll_fn(|context| stream.poll_read_ready(context)).await?;
             let mut received = None;
-            let tried = stream.try_io(Interest::READABLE, || {
+            let tried = stream.try_reading(|| {
                 let length = self.take(stream, &mut buffer.0.borrow_mut())?;
                 received = Some(length);
                 // Less than there was room for: the socket is empty. Saying so here spares the read in vain that
@@ -121,7 +161,7 @@ impl Inbox {
         }
     }
 
-    fn take(&mut self, stream: &TcpStream, room: &mut Room) -> io::Result<usize> {
+    fn take(&mut self, stream: &Socket, room: &mut Room) -> io::Result<usize> {
         let mut bytes = [IoSliceMut::new(&mut room.bytes)];
         let (fd, flags) = (stream.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
         let message = recvmsg::<()>(fd, &mut bytes, Some(&mut room.control), flags)?;
@@ -162,16 +202,16 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Both ends of a connection.
-    async fn connected() -> (TcpStream, TcpStream) {
+    async fn connected() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let ours = ours.expect("a connection");
         Inbox::ask_for_stamps(&ours);
-        (ours, accepted.expect("a connection").0)
+        (Socket::Tcp(ours), accepted.expect("a connection").0)
     }
 
     /// All that is not read, of which the first `length` bytes are.
@@ -233,10 +273,13 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn without_a_stamp_nothing_is_told() {
-        let (mut ours, theirs) = connected().await;
+        let (ours, theirs) = connected().await;
         let (mut inbox, buffer) = (Inbox::new(), Buffer::new());
-        ours.write_all(b"hello").await.expect("written");
-        inbox.receive(&theirs, &buffer).await.expect("bytes");
+        assert_eq!(ours.try_write(b"hello").expect("written"), 5);
+        inbox
+            .receive(&Socket::Tcp(theirs), &buffer)
+            .await
+            .expect("bytes");
         assert_eq!(lay(&mut inbox, &buffer), None);
     }
 }

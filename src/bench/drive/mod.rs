@@ -9,12 +9,15 @@ mod connection;
 mod deadlines;
 pub mod http;
 mod inbox;
+mod line;
 mod pacer;
 pub(super) mod probe;
 pub mod queue;
 mod seconds;
 mod slot;
+mod socket;
 mod thread;
+pub(super) mod tls;
 mod worker;
 
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use super::plan::workload::Workload;
 use crate::config::BenchConfig;
 use crate::machine::{CpuTicks, CpuUse};
 use crate::process::cpu_time;
+use crate::units::human_duration;
 use seconds::Seconds;
 pub(in crate::bench) use thread::Way;
 use thread::{Lines, Rest, Share};
@@ -205,9 +209,10 @@ fn wait_until(start_at: Option<SystemTime>) -> anyhow::Result<Duration> {
         return Ok(START_AFTER);
     };
     start_at.duration_since(SystemTime::now()).map_err(|late| {
-        let late =
-            humantime::format_duration(Duration::from_millis(late.duration().as_millis() as u64));
-        anyhow::anyhow!("--start-at was {late} ago when all connections stood: give a later moment")
+        let late = human_duration(late.duration());
+        anyhow::anyhow!(
+            "--start-at had passed {late} before all connections were open: give a later time"
+        )
     })
 }
 

@@ -3,20 +3,19 @@
 //! Enters: a connection's writing end, and the arrival that it is to carry. Leaves: bytes on the connection, and whether
 //! the arrival may be sent again on another one. Must not keep books, nor choose who sends next.
 
-use std::io;
 use std::rc::Rc;
 
-use tokio::net::tcp::OwnedWriteHalf;
-
 use super::books::Carried;
-use super::connection::shut_down;
+use super::line::Sender;
 use crate::bench::plan::workload::Workload;
 
 #[derive(Default)]
 pub(super) struct Slot {
     /// Shared with whoever sends the rest of a request, while there is one.
-    pub(super) writer: Option<Rc<OwnedWriteHalf>>,
+    pub(super) writer: Option<Rc<Sender>>,
     pub(super) carries: Option<Carried>,
+    /// The last try to make its connection failed.
+    pub(super) is_refused: bool,
     /// The connection was not made for what it carries, so its end need not be the answer to that.
     stood_before: bool,
 }
@@ -46,14 +45,13 @@ impl Slot {
         let Some(writer) = &self.writer else {
             return;
         };
-        let sent = match writer.try_write(request) {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return shut_down(writer),
-        };
-        if sent < request.len() {
-            let rest = request[sent..].to_vec();
-            tokio::task::spawn_local(send_rest(writer.clone(), rest));
+        let mut rest = request;
+        match writer.push(&mut rest) {
+            Ok(true) => {}
+            Ok(false) => {
+                tokio::task::spawn_local(send_rest(writer.clone(), rest.to_vec()));
+            }
+            Err(_) => writer.shut_down(),
         }
     }
 
@@ -71,23 +69,15 @@ impl Slot {
         };
         // Whoever sends the rest would hold on to it.
         if is_sending {
-            shut_down(&writer);
+            writer.shut_down();
         }
         true
     }
 }
 
 /// Ends with the connection, if not before.
-async fn send_rest(writer: Rc<OwnedWriteHalf>, request: Vec<u8>) {
-    let mut rest = &request[..];
-    while !rest.is_empty() {
-        if writer.writable().await.is_err() {
-            return shut_down(&writer);
-        }
-        match writer.try_write(rest) {
-            Ok(sent) => rest = &rest[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return shut_down(&writer),
-        }
+async fn send_rest(writer: Rc<Sender>, rest: Vec<u8>) {
+    if writer.push_all(&rest).await.is_err() {
+        writer.shut_down();
     }
 }

@@ -11,19 +11,21 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::{is_own, reason};
 use super::books::{Books, Carried, Closed};
-use super::connection::{Connected, End, ask_store, hold_connection, outcome, shut_down};
+use super::connection::{Connected, End, ask_store, hold_connection, outcome};
 use super::deadlines::{Check, Checks, Drain, STALL_NS};
 use super::http::Response;
 use super::inbox::Buffer;
+use super::line::Sender;
 use super::pacer::{Absence, Pacer};
 use super::queue::{Offer, Queue};
 use super::slot::Slot;
 use super::thread::{Share, Way, before};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::interval::Interval;
 use crate::bench::judge::ledger::{Cause, Outcome, Unsent};
 use crate::bench::plan::Arrival;
@@ -74,6 +76,14 @@ impl State {
 
     fn pool_changed(&mut self, now_ns: u64) {
         self.books.pool_changed(now_ns, &self.queue);
+    }
+
+    /// A try to make a connection ended.
+    fn tried_to_connect(&mut self, slot: usize, refused: bool, now_ns: u64) {
+        if std::mem::replace(&mut self.slots[slot].is_refused, refused) != refused {
+            let refused = self.slots.iter().filter(|slot| slot.is_refused).count();
+            self.books.refused(refused, now_ns);
+        }
     }
 }
 
@@ -280,7 +290,7 @@ impl Worker {
                 .ended(&carried, now_ns, now_ns, Outcome::Timeout);
             // Its late answer must not be taken for the next one's.
             if let Some(writer) = state.slots[slot].writer.take() {
-                shut_down(&writer);
+                writer.shut_down();
             }
             state.lost(slot, true, now_ns);
         }
@@ -324,6 +334,7 @@ impl Worker {
             state.books.unsent(&arrival, end_ns, Unsent::EndOfRun);
         }
         state.books.pool_changed(end_ns, &state.queue);
+        state.books.refused(0, end_ns);
         let none = Books::new(self.share.outline.clone(), 0);
         std::mem::replace(&mut state.books, none).close()
     }
@@ -331,9 +342,9 @@ impl Worker {
     /// Puts the connections to work, or as many places for operations of the store.
     pub(super) fn begin(self: &Rc<Self>, connected: Connected) {
         match connected {
-            Connected::Http(streams) => {
-                for (slot, stream) in streams.into_iter().enumerate() {
-                    tokio::task::spawn_local(hold_connection(self.clone(), slot, stream));
+            Connected::Http(lines) => {
+                for (slot, line) in lines.into_iter().enumerate() {
+                    tokio::task::spawn_local(hold_connection(self.clone(), slot, line));
                 }
             }
             Connected::Store => {
@@ -345,10 +356,18 @@ impl Worker {
         }
     }
 
+    /// A connection was made, by these handshakes.
+    pub(super) fn shook_hands(&self, handshakes: &Handshakes) {
+        let mut state = self.state.borrow_mut();
+        state.turn_to(self.now_ns());
+        state.books.shook_hands(handshakes);
+    }
+
     /// A connection stands: it takes what waits, or stands by.
-    pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<OwnedWriteHalf>) {
+    pub(super) fn joined(self: &Rc<Self>, slot: usize, writer: Option<Sender>) {
         let mut state = self.state.borrow_mut();
         state.slots[slot].writer = writer.map(Rc::new);
+        state.tried_to_connect(slot, false, self.now_ns());
         if let Some(carried) = state.slots[slot].carries {
             self.send_again(&mut state, slot, carried.arrival.number);
             return;
@@ -431,7 +450,8 @@ impl Worker {
         let now_ns = self.now_ns();
         let mut state = self.state.borrow_mut();
         state.turn_to(now_ns);
-        state.books.failed_to_connect(error.kind().to_string());
+        state.books.failed_to_connect(reason(error));
+        state.tried_to_connect(slot, !is_own(error), now_ns);
         // It was to be sent again on that connection.
         if let Some(carried) = state.slots[slot].carries.take() {
             state.lost(slot, true, now_ns);
@@ -445,6 +465,13 @@ impl Worker {
     pub(super) fn may_have_stood_idle(&self, slot: usize) -> bool {
         let slot = &self.state.borrow().slots[slot];
         slot.carries.is_none() || slot.may_send_again(&self.share.workload)
+    }
+
+    /// Whether the answer that this slot waits for has no body.
+    pub(super) fn carries_head(&self, slot: usize) -> bool {
+        let carries = self.state.borrow().slots[slot].carries;
+        let form = self.share.workload.form.as_ref();
+        carries.is_some_and(|one| form.is_some_and(|form| form.is_head_of(one.arrival.number)))
     }
 
     /// A connection is gone, for this reason.

@@ -49,10 +49,10 @@ fn broken(bound: Bound, expected: u64, so_far: &Tally) -> Option<String> {
     };
     (count > allowed).then(|| {
         format!(
-            "{} arrivals {what}, and of {} only {} may",
+            "{} requests {what}, but at most {} of {} may",
             grouped(count),
-            grouped(expected),
-            grouped(allowed)
+            grouped(allowed),
+            grouped(expected)
         )
     })
 }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_reason_names_objective_and_room() {
         let found = hopeless(&Objectives::default(), &[10_000], &tallies(1, 0, 123, 0));
-        let expected = "p99 ≤ 100.00 ms cannot hold: 123 arrivals took longer than 100.00 ms, and of 10,000 only 100 may";
+        let expected = "p99 ≤ 100.00 ms cannot hold: 123 requests took longer than 100.00 ms, but at most 100 of 10,000 may";
         assert_eq!(found.as_deref(), Some(expected));
     }
 

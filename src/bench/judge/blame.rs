@@ -3,7 +3,7 @@
 //! Enters: tallies and the flow of a run. Leaves: a [`Culprit`] and the parts of a latency. Must not blame the target for
 //! the generator's own delay or for too few connections, nor either of them for the target's.
 
-use super::flow::Pool;
+use super::flow::{Flow, Pool, Slot};
 use super::histogram::value_at;
 use super::rate::Pace;
 use super::tally::Tally;
@@ -64,6 +64,28 @@ pub fn parts_at(tally: &Tally, quantile: Quantile) -> Parts {
     }
 }
 
+/// Arrivals per second that the connections of one generator of several have to carry in a stage; of a log, in its busiest
+/// second.
+#[must_use]
+pub fn own_rps(flow: &Flow, stage: usize, generators: u64) -> f64 {
+    let Some(stretch) = flow.outline.stretches.get(stage) else {
+        return 0.0;
+    };
+    let slots = flow
+        .slots
+        .get(stretch.first_slot..stretch.first_slot + stretch.slots);
+    let slots = slots.unwrap_or_default();
+    if stretch.recorded_middle_ns.is_none() || slots.is_empty() {
+        let asked = stretch.asked(stretch.start_ns, stretch.end_ns);
+        return asked / stretch.seconds() / generators.max(1) as f64;
+    }
+    let each_s = stretch.seconds() / slots.len() as f64;
+    let width = ((1.0 / each_s).ceil() as usize).clamp(1, slots.len());
+    let due = |window: &[Slot]| window.iter().map(|slot| slot.due).sum::<u64>();
+    let most = slots.windows(width).map(due).max().unwrap_or(0);
+    most as f64 / (width as f64 * each_s)
+}
+
 /// Who explains that a latency is above its bound.
 #[must_use]
 pub fn of_latency(parts: Parts, at_most_us: u64, pool: &Pool, rps: f64) -> Culprit {
@@ -89,10 +111,11 @@ pub fn of_pace(pace: &Pace, pool: &Pool, rps: f64) -> Culprit {
 
 /// Who explains that arrivals waited for a connection: the pool, if the target was as fast with all connections busy as
 /// with at most a quarter of them, and that was seen. A connection-second of a full pool, over the answers in it, is the service time under full load
-/// (Little's law), and counts what never was answered too.
+/// (Little's law), and counts what never was answered too. Connections that the target let nobody make were missing as
+/// well, and that is not for want of more of them.
 #[must_use]
 pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
-    if pool.full_s <= 0.0 || pool.full_answers == 0 {
+    if pool.full_s <= pool.refused_s || pool.full_answers == 0 {
         return Culprit::Target;
     }
     let full_s = pool.full_s / pool.full_answers as f64;
@@ -133,6 +156,7 @@ mod tests {
             full_answers: 1_000,
             roomy_answers,
             roomy_service_s: roomy_ms * roomy_answers as f64 / 1e3,
+            refused_s: 0.0,
         }
     }
 
@@ -173,6 +197,21 @@ mod tests {
                     ..pool(1_400.0, 1.0, 100)
                 },
                 Culprit::Target,
+            ),
+            // Its connections were lost, and could not be made again.
+            (
+                Pool {
+                    refused_s: 11.0,
+                    ..pool(10.0, 10.0, 100)
+                },
+                Culprit::Target,
+            ),
+            (
+                Pool {
+                    refused_s: 1.0,
+                    ..pool(10.0, 10.0, 100)
+                },
+                Culprit::Connections { enough: 11 },
             ),
             (Pool::default(), Culprit::Target),
         ] {
@@ -232,5 +271,19 @@ mod tests {
             of_pace(&silence(false), &Pool::default(), 400.0),
             Culprit::Target
         );
+    }
+
+    #[test]
+    fn a_generators_own_rate_is_its_share_and_of_a_log_the_busiest_second() {
+        let stages = "100:10s".parse().expect("stages");
+        let outline = crate::bench::judge::flow::Outline::new(std::time::Duration::ZERO, &stages);
+        let mut flow = Flow::new(outline);
+        assert!((own_rps(&flow, 1, 4) - 25.0).abs() < 1e-9);
+        flow.outline.stretches[1].recorded_middle_ns = Some(0);
+        // Slots of 100 ms: 30 in each of the fourth second, one in all others.
+        for (place, slot) in flow.slots.iter_mut().enumerate() {
+            slot.due = if (30..40).contains(&place) { 30 } else { 1 };
+        }
+        assert!((own_rps(&flow, 1, 4) - 300.0).abs() < 1e-9);
     }
 }

@@ -117,7 +117,7 @@ impl Criterion {
         let what = match &self.measured {
             Measured::Rate { how, .. } | Measured::Errors { how, .. } => how.clone(),
             Measured::Latency { us, parts_us, .. } => format!(
-                "{} is missed: {}, of which the generator's own delay is {}, connection wait {}, service time {}",
+                "{} missed: {}, of which generator delay {}, connection wait {}, service time {}",
                 self.objective,
                 human_us(*us),
                 human_us(parts_us.generator),
@@ -205,7 +205,7 @@ fn of_stage(evidence: &Evidence, objective: &Objective, stage: usize) -> Option<
     let stretch = evidence.flow.outline.stretches.get(stage)?;
     let asked_rps = stretch.asked(stretch.start_ns, stretch.end_ns) / stretch.seconds();
     // The connections are those of one generator, and so is its part of the rate.
-    let own_rps = asked_rps / evidence.generators.max(1) as f64;
+    let own_rps = blame::own_rps(&evidence.flow, stage, evidence.generators);
     Some(match objective.bound {
         Bound::Rate { at_least } => {
             let pace = rate::pace(&evidence.flow, stage, evidence.generators, at_least);
@@ -265,12 +265,12 @@ fn answered_well(evidence: &Evidence, paced: Criterion, at_least: f64) -> Criter
         return paced;
     }
     let how = format!(
-        "{:.2} % of the arrivals were answered well: {} of {}",
+        "{:.2} % of the requests were answered correctly: {} of {}",
         share * 100.0,
         grouped(well),
         grouped(scheduled)
     );
-    let own_rps = asked_rps / evidence.generators.max(1) as f64;
+    let own_rps = blame::own_rps(&evidence.flow, stage, evidence.generators);
     let met = share >= at_least;
     Criterion {
         met,
@@ -319,14 +319,14 @@ fn pace_in_words(pace: &Pace, asked_rps: f64) -> String {
     match pace {
         Pace::Kept => String::new(),
         Pace::Behind(backlog) => format!(
-            "{:.2} % of {} requests/s answered since second {:.1}; {} were waiting at the end",
+            "{:.2} % of {} requests/s answered since second {:.1}; {} waiting at the end",
             backlog.share * 100.0,
             rate(1.0),
             backlog.since_s,
             grouped(backlog.unanswered),
         ),
         Pace::Silent(silence) => format!(
-            "{} for {:.1} s from second {:.1} on, at {} requests/s",
+            "{} for {:.1} s from second {:.1}, at {} requests/s",
             match silence.answers {
                 0 => "no answer".into(),
                 1 => "1 answer".into(),
@@ -382,6 +382,7 @@ mod tests {
             full_answers: 100,
             roomy_answers: 100,
             roomy_service_s: 1.0,
+            refused_s: 0.0,
         };
         Evidence {
             started_at_ms: 0,

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use super::histogram::{add, histogram, packed, record};
 use super::tally::Ending;
 use crate::bench::plan::Arrival;
-use crate::load::Stages;
+use crate::load::{Moments, Stages};
 
 /// A stage is cut into at least so many slots.
 const MIN_SLOTS: u64 = 100;
@@ -40,6 +40,10 @@ pub struct Stretch {
     pub first_slot: usize,
     /// How many it has.
     pub slots: usize,
+    /// Of a recorded load, whose rate is no straight line: the moment by which half of its arrivals were due. What was
+    /// asked for follows from the arrivals themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_middle_ns: Option<u64>,
 }
 
 impl Stretch {
@@ -111,11 +115,22 @@ impl Outline {
                 to_rps,
                 first_slot,
                 slots,
+                recorded_middle_ns: None,
             });
             start_ns += length_ns;
             first_slot += slots;
         }
         Self { stretches }
+    }
+
+    /// The same of a recorded load, which has no warm-up and one stage.
+    #[must_use]
+    pub fn recorded(stages: &Stages, moments: &Moments) -> Self {
+        let mut outline = Self::new(Duration::ZERO, stages);
+        for stretch in outline.stretches.iter_mut().skip(1) {
+            stretch.recorded_middle_ns = Some(moments.middle_ns());
+        }
+        outline
     }
 
     /// Slots of all stretches.
@@ -140,7 +155,8 @@ impl Outline {
         let Some(stretch) = self.stretches.get(usize::from(stage)) else {
             return false;
         };
-        due_ns >= stretch.start_ns + stretch.length_ns() / 2
+        let middle_ns = stretch.start_ns + stretch.length_ns() / 2;
+        due_ns >= stretch.recorded_middle_ns.unwrap_or(middle_ns)
     }
 
     /// Leaves only the whole slots before a moment, and at least the first measured one.
@@ -235,7 +251,7 @@ impl Spread {
     }
 }
 
-/// A stage in two parts of the same length.
+/// A stage in two parts of the same length, a recorded one in two of as many arrivals.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Halves {
     /// Due in the first one.
@@ -255,6 +271,9 @@ pub struct Pool {
     pub roomy_answers: u64,
     /// Their service times, added up.
     pub roomy_service_s: f64,
+    /// Connection-seconds in which the target let none be made.
+    #[serde(default)]
+    pub refused_s: f64,
 }
 
 /// All of it.
@@ -358,6 +377,7 @@ impl Flow {
         self.pool.full_answers += pool.full_answers;
         self.pool.roomy_answers += pool.roomy_answers;
         self.pool.roomy_service_s += pool.roomy_service_s;
+        self.pool.refused_s += pool.refused_s;
     }
 
     /// Of a schedule that was cut at `end_ns`: what was to come after that is not missing.
@@ -389,6 +409,7 @@ impl Flow {
             full_answers,
             roomy_answers,
             roomy_service_s,
+            refused_s,
         } = self.pool;
         let histograms = self.halves.iter().flat_map(|halves| {
             [&halves.early, &halves.late]
@@ -403,7 +424,7 @@ impl Flow {
                 .iter()
                 .all(|slot| slot.due <= MOST && slot.ended <= MOST)
             && [full_answers, roomy_answers].iter().all(|&n| n <= MOST)
-            && [full_s, roomy_service_s]
+            && [full_s, roomy_service_s, refused_s]
                 .iter()
                 .all(|s| (0.0..1e15).contains(s))
             && histograms

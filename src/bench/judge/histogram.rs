@@ -89,12 +89,12 @@ pub(super) mod packed {
         let bytes = STANDARD.decode(text).map_err(D::Error::custom)?;
         if !is_whole(&bytes) {
             return Err(D::Error::custom(
-                "a histogram is not of the V2 form, or not whole",
+                "a histogram is incomplete or not in V2 format",
             ));
         }
         let found: Histogram<u64> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
-            .map_err(|error| D::Error::custom(format!("a histogram is broken: {error:?}")))?;
+            .map_err(|error| D::Error::custom(format!("invalid histogram: {error:?}")))?;
         // Into one of ours, whose precision and growth are known.
         let mut value = histogram();
         add(&mut value, &found);

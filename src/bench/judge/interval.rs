@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::handshakes::Handshakes;
 use super::tally::Tally;
 use crate::bench::plan::Arrival;
 use crate::objectives::Operation;
@@ -123,6 +124,8 @@ pub struct Interval {
     pub waiting: usize,
     /// Connections that could not be made, by the system's reason.
     pub failed_connects: BTreeMap<String, u64>,
+    /// TLS handshakes of connections that were made.
+    pub handshakes: Handshakes,
     /// Requests that were sent again, because their connection was closed before any of the answer came.
     pub resent: u64,
     /// Answers that could not be read, by what is wrong with them.
@@ -150,11 +153,13 @@ impl Interval {
             in_flight: _,
             waiting: _,
             failed_connects,
+            handshakes,
             resent,
             malformed,
         } = other;
         self.second = self.second.max(*second);
         self.tallies.add(tallies);
+        self.handshakes.add(handshakes);
         self.resent += resent;
         for (ours, theirs) in [
             (&mut self.failed_connects, failed_connects),

@@ -81,7 +81,7 @@ impl TryFrom<String> for Cause {
         let found = named.into_iter().find(|cause| cause.to_string() == text);
         found
             .or_else(status)
-            .ok_or_else(|| format!("{text:?} is no cause of an error"))
+            .ok_or_else(|| format!("unknown cause of an error: {text:?}"))
     }
 }
 
@@ -98,7 +98,7 @@ impl TryFrom<String> for Unsent {
         [Self::MaxInFlight, Self::NoConnection, Self::EndOfRun]
             .into_iter()
             .find(|reason| reason.to_string() == text)
-            .ok_or_else(|| format!("{text:?} is no reason for sending nothing"))
+            .ok_or_else(|| format!("unknown reason for an unsent request: {text:?}"))
     }
 }
 
@@ -143,6 +143,26 @@ pub struct Ledger {
     pub timeouts: u64,
     /// Not answered when the run ended.
     pub in_flight: u64,
+}
+
+/// All counts, as a report has them.
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            scheduled,
+            sent,
+            unsent,
+            ok,
+            errors,
+            timeouts,
+            in_flight,
+        } = self;
+        write!(
+            f,
+            "{scheduled} scheduled, {sent} sent, {unsent} unsent, {ok} ok, {errors} errors, {timeouts} timeouts, \
+             {in_flight} in flight"
+        )
+    }
 }
 
 impl Ledger {

@@ -14,6 +14,7 @@ pub mod criteria;
 pub mod drift;
 pub mod evidence;
 pub mod flow;
+pub mod handshakes;
 pub mod histogram;
 pub mod interval;
 pub mod ledger;

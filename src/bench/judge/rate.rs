@@ -12,12 +12,14 @@
 //! 1. Since the backlog last was low, fewer answers came than the schedule asks for, by more than the objective allows,
 //!    and by more than a moment's work. A random cluster of arrivals is a backlog too, but the target works it off at more
 //!    than the scheduled rate.
-//! 2. The backlog still grows at the end: a latency that rose once makes one that stays.
+//! 2. The backlog still grows at the end, by more than random arrivals do to one that stays: a latency that rose once
+//!    makes one that stays.
 //! 3. Latencies of the stage's two halves differ, by more than chance (module `trend`) and in what the lack of answers
 //!    explains: long latencies that are always the same make a backlog for as long as they are.
 //!
 //! Besides, a target that for a second or more gave hardly any of the answers that should have come was down (module `silence`).
 
+mod recorded;
 mod silence;
 mod trend;
 
@@ -43,6 +45,9 @@ const STILL_GROWS: f64 = 0.4;
 const MIN_GROWTH_Z: f64 = 3.0;
 /// Latencies from this share of the time on that the missing answers would take are explained by them.
 const MIN_EXPLAINED: f64 = 0.25;
+
+/// Arrivals of a while in which evenly spaced ones do not look random.
+const MIN_ARRIVALS: f64 = 16.0;
 
 /// How a stage kept up.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -113,7 +118,11 @@ pub fn pace(flow: &Flow, number: usize, generators: u64, min_rate: f64) -> Pace 
         carried_over: backlog_of(before),
         generators: generators.max(1) as f64,
     };
-    if let Some(backlog) = stage.backlog(min_rate) {
+    let backlog = match stretch.recorded_middle_ns {
+        Some(_) => recorded::backlog(stretch, slots, halves, min_rate),
+        None => stage.backlog(min_rate),
+    };
+    if let Some(backlog) = backlog {
         return Pace::Behind(backlog);
     }
     match silence::in_stage(flow, number) {
@@ -158,7 +167,7 @@ impl Stage<'_> {
         if deficit < min_deficit
             || answered >= min_rate * asked
             || window_s < min_window_s
-            || !still_grows(&backlogs[since..], answered / window_s * slot_s)
+            || !self.still_grows(&backlogs[since..], answered / window_s * slot_s)
         {
             return None;
         }
@@ -187,34 +196,83 @@ impl Stage<'_> {
         }
         backlogs
     }
+
+    /// Whether a backlog that was low at first grew until the end. `answers` is how many come in a slot.
+    ///
+    /// A latency that rose once makes one that grows for as long as that latency is (Little's law), and then stays. So it
+    /// has to grow in the last part, and in all that comes after that time, by more than chance: what waits at two moments
+    /// is not independent before all of it has been answered once, and the few independent values of a last part can lie
+    /// in a line. But what waits is at least as random as the arrivals of the time that it waits for.
+    fn still_grows(&self, backlogs: &[i64], answers: f64) -> bool {
+        let (Some(first), Some(last)) = (backlogs.first(), backlogs.last()) else {
+            return false;
+        };
+        let slots_waited = *last as f64 / answers.max(1e-9);
+        let last_part = (backlogs.len() as f64 * (1.0 - LAST_PART)) as usize;
+        let even = (last - first) as f64 * LAST_PART;
+        let part = Line::through(&backlogs[last_part..]);
+        let after = Line::through(&backlogs[last_part.min(slots_waited as usize)..]);
+        let random = self.dispersion() * *last as f64;
+        part.grown >= STILL_GROWS * even
+            && part.grown > MIN_GROWTH_Z * part.error(slots_waited, 0.0)
+            && after.grown > MIN_GROWTH_Z * after.error(slots_waited, random)
+    }
+
+    /// How random the arrivals are: the variance of their number in a while over that number (the index of dispersion), 0
+    /// where they are evenly spaced, and 1 where they are Poisson's.
+    fn dispersion(&self) -> f64 {
+        let asked = self
+            .stretch
+            .asked(self.stretch.start_ns, self.stretch.end_ns)
+            / self.generators;
+        let asked_in_slot = asked / self.slots.len().max(1) as f64;
+        let width = (MIN_ARRIVALS / asked_in_slot.max(1e-9)).ceil().max(1.0) as usize;
+        let mut squares = 0.0;
+        let whiles = self.slots.chunks_exact(width);
+        let count = whiles.len().max(1) as f64;
+        for (place, slots) in whiles.enumerate() {
+            let start_ns = |slot| self.stretch.slot_start_ns(slot);
+            let (from_ns, to_ns) = (start_ns(place * width), start_ns((place + 1) * width));
+            let due = slots.iter().map(|slot| slot.due).sum::<u64>() as f64;
+            let expected = self.stretch.asked(from_ns, to_ns) / self.generators;
+            squares += (due - expected).powi(2) / expected.max(1.0);
+        }
+        squares / count
+    }
 }
 
-/// Whether a backlog that was low at first grew until the end: the slope of a line through its last part, by least
-/// squares. `answers` is how many come in a slot.
-///
-/// What waits at two moments is not independent before all of it has been answered once (Little's law), which is
-/// accounted for in the slope's error.
-fn still_grows(backlogs: &[i64], answers: f64) -> bool {
-    let (Some(first), Some(last)) = (backlogs.first(), backlogs.last()) else {
-        return false;
-    };
-    let part = &backlogs[(backlogs.len() as f64 * (1.0 - LAST_PART)) as usize..];
-    let count = part.len() as f64;
-    let middle = (count - 1.0) / 2.0;
-    let mean = part.iter().sum::<i64>() as f64 / count;
-    let places = || (0..part.len()).map(|place| place as f64 - middle);
-    let spread: f64 = places().map(|x| x * x).sum();
-    let values = || part.iter().map(|&backlog| backlog as f64 - mean);
-    let slope = places().zip(values()).map(|(x, y)| x * y).sum::<f64>() / spread.max(1.0);
-    let residuals = places().zip(values()).map(|(x, y)| (y - slope * x).powi(2));
-    let variance = residuals.sum::<f64>() / count;
-    let slots_waited = *last as f64 / answers.max(1e-9);
-    let independent = (count / (1.0 + 2.0 * slots_waited)).max(1.0);
-    // Of a slope times its length: the variance of evenly spread places is a twelfth of that squared.
-    let error = (12.0 * variance / independent).sqrt();
-    let grown = slope * count;
-    let even = (last - first) as f64 * LAST_PART;
-    grown >= STILL_GROWS * even && grown > MIN_GROWTH_Z * error
+/// A line through backlogs, by least squares.
+struct Line {
+    backlogs: f64,
+    /// From its first to its last.
+    grown: f64,
+    /// Of the backlogs around it.
+    variance: f64,
+}
+
+impl Line {
+    fn through(backlogs: &[i64]) -> Self {
+        let count = backlogs.len() as f64;
+        let middle = (count - 1.0) / 2.0;
+        let mean = backlogs.iter().sum::<i64>() as f64 / count;
+        let places = || (0..backlogs.len()).map(|place| place as f64 - middle);
+        let spread: f64 = places().map(|x| x * x).sum();
+        let values = || backlogs.iter().map(|&backlog| backlog as f64 - mean);
+        let slope = places().zip(values()).map(|(x, y)| x * y).sum::<f64>() / spread.max(1.0);
+        let residuals = places().zip(values()).map(|(x, y)| (y - slope * x).powi(2));
+        Self {
+            backlogs: count,
+            grown: slope * count,
+            variance: residuals.sum::<f64>() / count,
+        }
+    }
+
+    /// Standard error of how much it grew, when only every so manieth backlog is independent, and none varies by less.
+    fn error(&self, slots_waited: f64, min_variance: f64) -> f64 {
+        let independent = (self.backlogs / (1.0 + 2.0 * slots_waited)).max(1.0);
+        // Of a slope times its length: the variance of evenly spread places is a twelfth of that squared.
+        (12.0 * self.variance.max(min_variance) / independent).sqrt()
+    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl fmt::Display for LostCounter {
         write!(f, "{name} was {} before the run and ", grouped(*before))?;
         match after {
             Some(after) => write!(f, "is {} after it", grouped(*after)),
-            None => f.write_str("is not told after it"),
+            None => f.write_str("is missing after it"),
         }
     }
 }
@@ -143,7 +143,7 @@ mod tests {
             (None, Some(5), Ok(None)),
             (Some(5), Some(5), Ok(Some(0))),
             (Some(5), Some(12), Ok(Some(7))),
-            (Some(5_000), None, Err("is not told after it")),
+            (Some(5_000), None, Err("is missing after it")),
             (Some(5_000), Some(12), Err("is 12 after it")),
         ] {
             let found = counted("key_reads", before, after).map_err(|lost| lost.to_string());

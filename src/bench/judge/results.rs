@@ -10,6 +10,7 @@ use super::criteria::{self, Criterion};
 use super::drift::Drift;
 pub use super::evidence::{Bounds, Evidence, Generator};
 use super::flow::Stretch;
+use super::handshakes::Handshakes;
 use super::histogram::value_at;
 use super::ledger::Ledger;
 use super::rate;
@@ -19,6 +20,7 @@ use super::verdict::{self, Verdict};
 use crate::bench::plan::schedule::Schedule;
 use crate::machine::{CpuUse, Machine};
 use crate::objectives::{Operation, Quantile};
+use crate::units::grouped;
 
 /// The version of [`Results`].
 pub const SCHEMA: u32 = 2;
@@ -64,6 +66,8 @@ pub struct Results {
     pub failed_connects: BTreeMap<String, u64>,
     /// Answers that could not be read, by what is wrong with them.
     pub malformed_answers: BTreeMap<String, u64>,
+    /// TLS handshakes of all connections, those before the run among them; `null` without TLS.
+    pub tls_handshakes: Option<Handshakes>,
     /// Requests that were sent again, because their connection was closed before any of the answer came.
     pub resent: u64,
     /// Counts of the arrivals before the measured ones.
@@ -234,6 +238,8 @@ pub struct Conditions {
     pub store_memory_bytes: Option<u64>,
     /// What was driven.
     pub target: String,
+    /// Its certificate was, or with `--insecure` was not; `null` without TLS.
+    pub certificate_checked: Option<bool>,
     /// Method of the requests to a target with a path of its own; `null`, as the next ones, of any other target.
     pub method: Option<String>,
     /// Names of the headers that were given for them. What they hold may be a secret.
@@ -245,6 +251,22 @@ pub struct Conditions {
     /// Text that a right answer had to contain.
     #[serde(rename = "match")]
     pub contains: Option<String>,
+    /// The records that the answers of a target with a path of its own were compared with; `null`: none.
+    pub records: Option<String>,
+    /// File that the requests came from; `null`, as the next ones, where they did not.
+    pub requests_file: Option<String>,
+    /// How its lines were written.
+    pub requests_format: Option<String>,
+    /// How many it had.
+    pub requests_lines: Option<u64>,
+    /// Of those, what was not asked for, by the reason.
+    pub requests_left_out: Option<BTreeMap<String, u64>>,
+    /// The same for the same lines.
+    pub requests_fingerprint: Option<String>,
+    /// How its lines were taken: `file` or `random`; of a log by their times.
+    pub requests_order: Option<String>,
+    /// How many times as fast as recorded a log was replayed.
+    pub speed: Option<f64>,
     /// Which part of the schedule, of how many generators.
     pub shard: String,
     /// Generators whose results these are.
@@ -286,15 +308,41 @@ pub struct Conditions {
 impl Conditions {
     /// What was asked, and which answers were right, of a target with a path of its own.
     pub(in crate::bench) fn request(&self) -> Option<String> {
-        let (method, expect) = (self.method.as_ref()?, self.expect.as_ref()?);
+        let expect = self.expect.as_ref()?;
         let contains = match &self.contains {
             Some(text) => format!(", with {text:?} in the body"),
             None => String::new(),
         };
-        Some(format!(
-            "{method} {}; right: {expect}{contains}",
-            self.target
-        ))
+        let records = match &self.records {
+            Some(records) => format!("; compared with {records}"),
+            None => String::new(),
+        };
+        let target = &self.target;
+        let asked = match (&self.method, &self.requests_file) {
+            (Some(method), _) => format!("{method} {target}"),
+            (None, file) => format!("{} to {target}", self.listed(file.as_ref()?)),
+        };
+        Some(format!("{asked}; expects {expect}{contains}{records}"))
+    }
+
+    /// What was asked for out of a file.
+    fn listed(&self, file: &str) -> String {
+        let lines = grouped(self.requests_lines.unwrap_or_default());
+        let left_out = self.requests_left_out.iter().flatten();
+        let left_out: Vec<String> = left_out
+            .map(|(why, &count)| format!("{} {why}", grouped(count)))
+            .collect();
+        let left_out = match left_out.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(" but {some}"),
+        };
+        match (self.speed, &self.requests_order) {
+            (Some(speed), _) => {
+                format!("replay of {file}, {lines} lines{left_out}, at speed {speed}")
+            }
+            (None, Some(order)) => format!("requests of {file}, {lines} lines, order {order}"),
+            (None, None) => format!("requests of {file}"),
+        }
     }
 }
 
@@ -340,6 +388,7 @@ pub fn results(
         lost_counter,
         failed_connects: BTreeMap::new(),
         malformed_answers: BTreeMap::new(),
+        tls_handshakes: None,
         resent: 0,
         warmup: Requests::of(&warmup),
         drain_s: 0.0,

@@ -78,7 +78,7 @@ pub fn judge(
     let max_lag_us = evidence.objectives.max_lag_us;
     if evidence.lag_p99_us > max_lag_us {
         let reason = format!(
-            "the generator's own lag p99 of {} is above {}: give it more CPU, or lower --rps",
+            "the generator's lag p99 of {} exceeds {}: give it more CPU, or lower --rps",
             human_us(evidence.lag_p99_us),
             human_us(max_lag_us)
         );
@@ -117,21 +117,21 @@ fn invalid(evidence: &Evidence, books: &Books) -> Option<String> {
         .into_iter()
         .find(|tally| !tally.balances())
     {
-        return Some(format!("the ledger does not balance: {:?}", tally.ledger));
+        return Some(format!("the ledger does not balance: {}", tally.ledger));
     }
     if evidence.interrupted {
         return Some("the run was interrupted".into());
     }
     if measured.ledger.scheduled == 0 {
-        return Some("no arrival fell into the measured part".into());
+        return Some("no request was due in the measured run".into());
     }
     if let Some(objective) = criteria::without_arrivals(evidence) {
-        return Some(format!("no arrival was of what {objective} bounds"));
+        return Some(format!("no request to check {objective} against"));
     }
     let wrong_answers = measured.wrong_answers() + warmup.wrong_answers();
     if wrong_answers > 0 {
         let count = grouped(wrong_answers);
-        return Some(format!("{count} answers were not what was asked for"));
+        return Some(format!("{count} answers did not match their requests"));
     }
     let keys = |count: fn(&Tally) -> u64| count(&measured) + count(&warmup);
     let (hits, misses) = (keys(|tally| tally.hits), keys(|tally| tally.misses));
@@ -143,14 +143,14 @@ fn invalid(evidence: &Evidence, books: &Books) -> Option<String> {
     }
     match books {
         Books::Told(books) if books.counted_less => Some(format!(
-            "the store counted less than was answered: {} of {} keys, {} of {} commands",
+            "the store counted less than the answers account for: {} of {} keys, {} of {} commands",
             grouped(books.keys_counted),
             grouped(books.keys_asked),
             grouped(books.commands_counted),
             grouped(books.commands_asked)
         )),
         Books::Lost(counter) => Some(format!(
-            "the store's counters cannot be held against the answers: {counter}"
+            "the store's counters cannot be compared with the answers: {counter}"
         )),
         Books::Told(_) | Books::Untold => None,
     }
@@ -161,15 +161,15 @@ fn own_limit(criterion: &Criterion, stages: usize) -> String {
     let reason = criterion.reason(stages);
     match criterion.culprit {
         Some(Culprit::Connections { enough }) => format!(
-            "{reason}: the connections are the limit, not the target, which was as fast with all of them busy: give \
-             --connections {enough}"
+            "{reason}: too few connections; the target was as fast with all of them busy: give --connections \
+             {enough}"
         ),
         Some(Culprit::ConnectionsOrTarget { enough }) => format!(
-            "{reason}: all connections were busy, and they are too few to tell whether they or the target are the \
-             limit: give --connections {enough}"
+            "{reason}: all connections were busy, too few to tell whether they or the target are the limit: give \
+             --connections {enough}"
         ),
         _ => format!(
-            "{reason}: without the generator's part the objective holds; give it more CPU, or lower --rps"
+            "{reason}: without the generator's delay the objective holds; give it more CPU, or lower --rps"
         ),
     }
 }

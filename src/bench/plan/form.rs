@@ -1,12 +1,13 @@
 //! A request to another server than kvpoc's own, put together once for all arrivals. Pure.
 //!
-//! Enters: a [`Request`], and what stands around it. Leaves: the bytes of each arrival's request, and what a status and a
+//! Enters: a [`Request`], or a list of them, and what stands around it. Leaves: the bytes of each arrival's request, and what a status and a
 //! body come to. Must not be printed: it holds headers. Must not parse anything for an arrival, which only copies.
 
 use bytes::{BufMut, BytesMut};
 use memchr::{memchr, memmem};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
+use super::list::List;
 use crate::load::{
     Header, KeysAsked, Piece, Place, Request, Statuses, Template, may_stand_in_a_header,
 };
@@ -24,9 +25,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
     /// A key would end the header that it stands in.
-    #[error(
-        "the keys hold control characters, and cannot stand in a header: leave {{key}} out of --header"
-    )]
+    #[error("keys contain control characters, which a header cannot: remove {{key}} from --header")]
     KeyInHeader,
 }
 
@@ -40,6 +39,8 @@ pub struct Form {
     may_be_repeated: bool,
     expect: Option<Statuses>,
     contains: Option<memmem::Finder<'static>>,
+    /// In place of all the above but what is right.
+    list: Option<List>,
 }
 
 /// What is copied one after the other.
@@ -121,17 +122,30 @@ impl Form {
         let length = body.length();
         parts.append(body);
         Ok(Self {
+            list: None,
             parts: parts.0,
             body: length,
             keys_asked: request.keys_asked(),
             is_head: request.method.is_head(),
             may_be_repeated: request.may_be_repeated(),
             expect: request.expect.clone(),
-            contains: request
-                .contains
-                .as_ref()
-                .map(|text| memmem::Finder::new(text).into_owned()),
+            contains: finder(request.contains.as_deref()),
         })
+    }
+
+    /// The requests of a list, and which answers to them are right.
+    #[must_use]
+    pub fn of_list(list: List, expect: Option<Statuses>, contains: Option<&str>) -> Self {
+        Self {
+            parts: Vec::new(),
+            body: BodyLength::default(),
+            keys_asked: KeysAsked::None,
+            is_head: false,
+            may_be_repeated: false,
+            expect,
+            contains: finder(contains),
+            list: Some(list),
+        }
     }
 
     /// How many keys each arrival asks for.
@@ -146,10 +160,28 @@ impl Form {
         self.is_head
     }
 
-    /// It may be sent again though it may have been done.
+    /// Some answers have no body, those to the arrivals that [`Form::is_head_of`] tells.
     #[must_use]
-    pub fn may_be_repeated(&self) -> bool {
-        self.may_be_repeated
+    pub fn has_heads(&self) -> bool {
+        self.list.as_ref().is_some_and(List::has_heads)
+    }
+
+    /// The answer to arrival `number` has no body.
+    #[must_use]
+    pub fn is_head_of(&self, number: u64) -> bool {
+        match &self.list {
+            Some(list) => list.is_head(number),
+            None => self.is_head,
+        }
+    }
+
+    /// Arrival `number` may be sent again though it may have been done.
+    #[must_use]
+    pub fn may_be_repeated(&self, number: u64) -> bool {
+        match &self.list {
+            Some(list) => list.may_be_repeated(number),
+            None => self.may_be_repeated,
+        }
     }
 
     /// Somebody has to look at the bodies.
@@ -160,6 +192,9 @@ impl Form {
 
     /// Appends the request of arrival `number`, which asks for these indexes.
     pub fn write(&self, number: u64, indexes: impl Iterator<Item = u64>, out: &mut BytesMut) {
+        if let Some(list) = &self.list {
+            return list.write(number, out);
+        }
         let mut ids = BytesMut::new();
         put_ids(indexes, &mut ids);
         let id = &ids[..memchr(b',', &ids).unwrap_or(ids.len())];
@@ -197,6 +232,10 @@ impl Form {
             _ => Told::Refused,
         }
     }
+}
+
+fn finder(text: Option<&str>) -> Option<memmem::Finder<'static>> {
+    text.map(|text| memmem::Finder::new(text).into_owned())
 }
 
 /// Indexes with commas between them.

@@ -4,8 +4,10 @@
 //! Must not know the clock, the target or what became of an arrival.
 
 pub mod answers;
+mod expected;
 pub mod form;
 pub mod keys;
+pub mod list;
 pub mod schedule;
 pub mod workload;
 

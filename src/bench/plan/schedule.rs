@@ -1,7 +1,7 @@
 //! When each arrival is due. Pure: fixed before the run, whatever the target does.
 //!
-//! Enters: a load profile, an arrival process, a seed. Leaves: the arrivals of any thread, in order. Must
-//! not know the clock: times are nanoseconds from the start of the run.
+//! Enters: a load profile, an arrival process, a seed; or the moments of a recorded load. Leaves: the arrivals of any
+//! thread, in order. Must not know the clock: times are nanoseconds from the start of the run.
 //!
 //! Both processes run on one axis, the number of arrivals expected so far. Constant arrivals sit on its whole
 //! numbers; Poisson arrivals at the sums of exponential gaps (Cinlar's time change). The profile turns a place
@@ -10,11 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::load::{Arrivals, Shard, Stage, Stages};
+use crate::load::{Arrivals, Moments, Shard, Stage, Stages};
 use crate::random::splitmix64;
 
 /// Sets the gaps between arrivals apart from the draws of their keys, which have the same seed.
 const GAP_SALT: u64 = 0x6A_9500;
+const HALF_SECOND_NS: u64 = 500_000_000;
 
 /// One arrival of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +30,21 @@ pub struct Due {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     shard: Shard,
-    profile: Profile,
-    arrivals: Arrivals,
-    seed: u64,
+    course: Course,
     warmup_ns: u64,
+}
+
+/// What the moments follow from.
+#[derive(Debug, Clone, PartialEq)]
+enum Course {
+    /// A rate.
+    Rates {
+        profile: Profile,
+        arrivals: Arrivals,
+        seed: u64,
+    },
+    /// A recording, which has one stage and no warm-up.
+    Recorded(Arc<Moments>),
 }
 
 impl Schedule {
@@ -50,10 +62,22 @@ impl Schedule {
         });
         Self {
             shard: Shard::WHOLE,
-            profile: Profile::new(warm.iter().chain(&stages.0)),
-            arrivals,
-            seed,
+            course: Course::Rates {
+                profile: Profile::new(warm.iter().chain(&stages.0)),
+                arrivals,
+                seed,
+            },
             warmup_ns: warmup.as_nanos() as u64,
+        }
+    }
+
+    /// Of a recorded load: its own moments, and nothing before them.
+    #[must_use]
+    pub fn recorded(moments: Arc<Moments>) -> Self {
+        Self {
+            shard: Shard::WHOLE,
+            course: Course::Recorded(moments),
+            warmup_ns: 0,
         }
     }
 
@@ -65,7 +89,7 @@ impl Schedule {
 
     /// The arrivals that fall to thread `number` of `threads`, in the order of their moments.
     ///
-    /// Constant arrivals are dealt in turn. Poisson arrivals are a process of its own on each thread, at its
+    /// Constant and recorded arrivals are dealt in turn. Poisson arrivals are a process of its own on each thread, at its
     /// share of the rate: together they are one at the whole rate (the superposition theorem).
     #[must_use]
     pub fn thread(self: &Arc<Self>, (number, threads): (u64, u64)) -> Thread {
@@ -81,8 +105,10 @@ impl Schedule {
     /// The stage of what is due at `at_ns`, counted from 1; 0 is the warm-up.
     #[must_use]
     pub fn stage_at(&self, at_ns: u64) -> u16 {
-        let before = self
-            .profile
+        let Course::Rates { profile, .. } = &self.course else {
+            return 1;
+        };
+        let before = profile
             .segments
             .partition_point(|segment| segment.end_ns <= at_ns);
         (before + usize::from(self.warmup_ns == 0)) as u16
@@ -91,25 +117,25 @@ impl Schedule {
     /// Arrivals that are expected here, warm-up included.
     #[must_use]
     pub fn expected(&self) -> f64 {
-        let last = self.profile.segments.last();
-        last.map_or(0.0, |last| last.first + last.arrivals()) / self.shard.count as f64
+        let all = match &self.course {
+            Course::Rates { profile, .. } => profile.arrivals(),
+            Course::Recorded(moments) => moments.count() as f64,
+        };
+        all / self.shard.count as f64
     }
 
-    /// Arrivals per second that the profile asks for here at a moment; 0 after the end.
+    /// Arrivals per second that are asked for here at a moment, of a recorded load in the second around it; 0 after the
+    /// end.
     #[must_use]
     pub fn rate_at(&self, at_ns: u64) -> f64 {
-        let seconds = at_ns as f64 / 1e9;
-        let within = |segment: &&Segment| {
-            (segment.start_s..segment.start_s + segment.duration_s).contains(&seconds)
+        let whole = match &self.course {
+            Course::Rates { profile, .. } => profile.rate_at(at_ns),
+            Course::Recorded(moments) => {
+                let from_ns = at_ns.saturating_sub(HALF_SECOND_NS);
+                moments.between(from_ns, at_ns + HALF_SECOND_NS) as f64
+            }
         };
-        self.profile
-            .segments
-            .iter()
-            .find(within)
-            .map_or(0.0, |segment| {
-                let share = (seconds - segment.start_s) / segment.duration_s;
-                (segment.from + (segment.to - segment.from) * share) / self.shard.count as f64
-            })
+        whole / self.shard.count as f64
     }
 
     /// Where the measured part begins.
@@ -121,7 +147,10 @@ impl Schedule {
     /// Where the measured part, and with it the schedule, ends.
     #[must_use]
     pub fn measured_until_ns(&self) -> u64 {
-        self.profile.end_ns
+        match &self.course {
+            Course::Rates { profile, .. } => profile.end_ns,
+            Course::Recorded(moments) => moments.end_ns(),
+        }
     }
 }
 
@@ -140,23 +169,27 @@ impl Iterator for Thread {
     type Item = Due;
 
     fn next(&mut self) -> Option<Due> {
-        let Schedule {
-            profile,
-            arrivals,
-            seed,
-            ..
-        } = &*self.schedule;
         let number = self.taken * self.threads + self.number;
-        let place = match arrivals {
-            Arrivals::Constant => number as f64,
-            Arrivals::Poisson => {
-                let gap = exponential(splitmix64(seed ^ GAP_SALT, number));
-                self.place + gap * self.threads as f64
+        let at_ns = match &self.schedule.course {
+            Course::Recorded(moments) => moments.due_ns(number)?,
+            Course::Rates {
+                profile,
+                arrivals,
+                seed,
+            } => {
+                let place = match arrivals {
+                    Arrivals::Constant => number as f64,
+                    Arrivals::Poisson => {
+                        let gap = exponential(splitmix64(seed ^ GAP_SALT, number));
+                        self.place + gap * self.threads as f64
+                    }
+                };
+                let at_ns = profile.time_at(place)?;
+                self.place = place;
+                at_ns
             }
         };
-        let at_ns = profile.time_at(place)?;
         self.taken += 1;
-        self.place = place;
         Some(Due { number, at_ns })
     }
 }
@@ -224,6 +257,22 @@ impl Profile {
         Self { segments, end_ns }
     }
 
+    fn arrivals(&self) -> f64 {
+        let last = self.segments.last();
+        last.map_or(0.0, |last| last.first + last.arrivals())
+    }
+
+    fn rate_at(&self, at_ns: u64) -> f64 {
+        let seconds = at_ns as f64 / 1e9;
+        let within = |segment: &&Segment| {
+            (segment.start_s..segment.start_s + segment.duration_s).contains(&seconds)
+        };
+        self.segments.iter().find(within).map_or(0.0, |segment| {
+            let share = (seconds - segment.start_s) / segment.duration_s;
+            segment.from + (segment.to - segment.from) * share
+        })
+    }
+
     /// The moment at which `place` arrivals are expected; `None` after the end.
     fn time_at(&self, place: f64) -> Option<u64> {
         let after = self
@@ -239,6 +288,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Stamp;
     use proptest::prelude::*;
 
     const ALONE: (u64, u64) = (0, 1);
@@ -331,6 +381,47 @@ mod tests {
         };
         assert_eq!(due(1), due(1));
         assert_ne!(due(1), due(2));
+    }
+
+    #[test]
+    fn every_arrival_of_a_recorded_load_is_due_at_its_own_moment_whoever_takes_it() {
+        // 100,000 lines over ten minutes, out of order.
+        let first_us = 1_790_000_000_000_000;
+        let mut times_us: Vec<u64> = (0..100_000)
+            .map(|n| first_us + splitmix64(5, n) % 600_000_000)
+            .collect();
+        let stamps: Vec<Stamp> = times_us
+            .iter()
+            .map(|&us| Stamp {
+                us,
+                resolution_us: 1,
+            })
+            .collect();
+        times_us.sort_unstable();
+        let speed = "2".parse().expect("a speed");
+        let (moments, _) = Moments::of(&stamps, speed).expect("moments");
+        let whole = Schedule::recorded(Arc::new(moments));
+        let mut found = Vec::new();
+        for index in 0..2 {
+            let shard = Arc::new(whole.clone().of_shard(Shard { index, count: 2 }));
+            assert!((shard.expected() - 50_000.0).abs() < 1e-9);
+            for number in 0..3 {
+                let due: Vec<Due> = shard.thread((number, 3)).collect();
+                assert!(due.windows(2).all(|pair| pair[0].at_ns <= pair[1].at_ns));
+                found.extend(due);
+            }
+        }
+        assert_eq!(found.len(), 100_000);
+        for due in found {
+            let since_us = times_us[due.number as usize] - times_us[0];
+            assert_eq!(due.at_ns, since_us * 1_000 / 2, "{}", due.number);
+            assert_eq!(whole.stage_at(due.at_ns), 1);
+            assert!(due.at_ns < whole.measured_until_ns());
+        }
+        // 100,000 in 300 seconds.
+        let per_second = whole.rate_at(30_500_000_000);
+        assert!((270.0..400.0).contains(&per_second), "{per_second}");
+        assert!(whole.rate_at(400_000_000_000) < 1e-9);
     }
 
     proptest! {

@@ -147,9 +147,15 @@ impl Workload {
     #[must_use]
     pub fn may_be_repeated(&self, number: u64) -> bool {
         match &self.form {
-            Some(form) => form.may_be_repeated(),
+            Some(form) => form.may_be_repeated(number),
             None => self.ask(number) != Ask::Write,
         }
+    }
+
+    /// Somebody has to look at the bodies of the answers.
+    #[must_use]
+    pub fn looks_at_bodies(&self) -> bool {
+        self.dataset.is_some() || self.form.as_ref().is_none_or(|form| form.looks_at_bodies())
     }
 
     /// The record of an index; `None` when it is not known what the records are.
@@ -373,6 +379,7 @@ mod tests {
                 key_prefix: "p:".into(),
                 value_size: "100".parse().expect("a size"),
                 seed: 7,
+                format: crate::record::Format::Record,
             }),
             key_prefix: "p:".into(),
             ..workload("mixed:0/100", 1)

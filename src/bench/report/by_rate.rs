@@ -121,7 +121,7 @@ fn page(study: &Study) -> String {
     let head = [
         "requests/s",
         "verdict",
-        "reached",
+        "achieved",
         "key operations/s",
         "p50",
         "p99",
@@ -150,7 +150,7 @@ fn page(study: &Study) -> String {
             ),
             ("arrivals", conditions.arrivals.clone()),
             ("connections", conditions.connections.to_string()),
-            ("keys a request", conditions.keys_per_request.to_string()),
+            ("keys per request", conditions.keys_per_request.to_string()),
             ("store", conditions.store_engine.clone().unwrap_or_default()),
             ("machine", machine.cpu_model.clone().unwrap_or_default()),
             ("cores", machine.cpu_count.to_string()),
@@ -169,9 +169,8 @@ fn page(study: &Study) -> String {
     html + "</body></html>\n"
 }
 
-const KNEE_NOTE: &str = "<p class=\"note\">From the due moment; of several tries of a rate, the median. The knee is where \
-                         latency p99 bends away most from the straight line between its ends (Kneedle, Satopää et al. \
-                         2011).</p>";
+const KNEE_NOTE: &str = "<p class=\"note\">Latency from the due time; the median of several tries at one rate. The knee is where latency \
+                         p99 deviates most from the straight line between its ends (Kneedle, Satopää et al. 2011).</p>";
 
 fn cells(one: &Try) -> Vec<String> {
     let latency = &one.latency_us;

@@ -62,8 +62,8 @@ fn points_of(latency_us: &Histogram<u64>) -> Vec<(f64, f64)> {
 
 pub(super) fn rate_chart(points: &[Point]) -> String {
     let lines = [
-        over_time("asked for", "d", points, |point| point.target_rps),
-        over_time("answered well", "a", points, |point| point.ok as f64),
+        over_time("requested", "d", points, |point| point.target_rps),
+        over_time("ok", "a", points, |point| point.ok as f64),
         over_time("failed", "b", points, |point| point.failed as f64),
     ];
     let axes = Axes {

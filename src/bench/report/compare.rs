@@ -41,7 +41,7 @@ impl Row {
 }
 
 const FIGURES: [(&str, &str, bool); 12] = [
-    ("asked for", "/rate/target_rps", false),
+    ("requested", "/rate/target_rps", false),
     ("requests/s", "/rate/achieved_rps", false),
     ("key operations/s", "/rate/key_ops_per_second", false),
     ("errors", "/requests/errors", false),
@@ -56,7 +56,7 @@ const FIGURES: [(&str, &str, bool); 12] = [
 ];
 
 /// Conditions that make two runs incomparable when they differ.
-const CONDITIONS: [&str; 24] = [
+const CONDITIONS: [&str; 29] = [
     "stages",
     "shard",
     "generators",
@@ -81,6 +81,11 @@ const CONDITIONS: [&str; 24] = [
     "body_bytes",
     "expect",
     "match",
+    "records",
+    "requests_lines",
+    "requests_fingerprint",
+    "requests_order",
+    "speed",
 ];
 
 /// Reads the JSON of an earlier run.
@@ -92,7 +97,7 @@ pub(in crate::bench) fn read(file: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file).with_context(shown)?;
     let value: Value = serde_json::from_str(&text).with_context(shown)?;
     if !is_result(&value) {
-        anyhow::bail!("{}: it is no result of kvpoc bench", shown());
+        anyhow::bail!("{}: not a result of kvpoc bench", shown());
     }
     Ok(value)
 }

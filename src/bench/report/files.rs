@@ -99,7 +99,7 @@ fn interval_log(results: &Results, series: &Series) -> anyhow::Result<Vec<u8>> {
     let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
     let mut builder = IntervalLogWriterBuilder::new();
     builder
-        .add_comment("[kvpoc bench: latency from the due moment, in microseconds]")
+        .add_comment("[kvpoc bench: latency from the due time, in microseconds]")
         .with_start_time(began)
         .with_base_time(began)
         .with_max_value_divisor(1_000.0);
@@ -108,7 +108,7 @@ fn interval_log(results: &Results, series: &Series) -> anyhow::Result<Vec<u8>> {
     for (second, packed) in series.packed.iter().enumerate() {
         let histogram: Histogram<u64> = deserializer
             .deserialize(&mut packed.as_slice())
-            .map_err(|error| anyhow::anyhow!("a packed histogram is broken: {error:?}"))?;
+            .map_err(|error| anyhow::anyhow!("invalid packed histogram: {error:?}"))?;
         if !histogram.is_empty() {
             let start = Duration::from_secs(second as u64);
             writer

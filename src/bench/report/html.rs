@@ -71,13 +71,13 @@ pub(in crate::bench) fn page(
         &in_flight_chart(&series.points),
     );
     section(&mut html, "Generator lag", &lag_chart(&series.points));
-    section(&mut html, "Where the latency comes from", &times(results));
+    section(&mut html, "Latency breakdown", &times(results));
     section(&mut html, "Stages and operations", &stages(results));
     section(&mut html, "Ledger", &ledger(results));
     if let Some(earlier) = earlier {
         section(
             &mut html,
-            "Compared with the earlier run",
+            "Comparison with the earlier run",
             &compared(earlier, results),
         );
     }
@@ -90,8 +90,8 @@ fn headline(results: &Results) -> String {
     let rate = &results.rate;
     let whole = |value: f64| grouped(value.round() as u64);
     format!(
-        "{} of {} requests/s · {} key operations/s · {} commands/s · latency p50 {}, p99 {}, p99.9 {}, from the due \
-         moment",
+        "{} of {} requests/s · {} key operations/s · {} commands/s · latency from the due time p50 {}, p99 {}, \
+         p99.9 {}",
         whole(rate.achieved_rps),
         whole(rate.target_rps),
         whole(rate.key_ops_per_second),
@@ -186,7 +186,15 @@ fn stages(results: &Results) -> String {
             ));
         }
     }
-    let head = ["", "requests/s", "asked", "failed", "p50", "p99", "p99.9"];
+    let head = [
+        "",
+        "requests/s",
+        "requested",
+        "failed",
+        "p50",
+        "p99",
+        "p99.9",
+    ];
     table(&head, &rows)
 }
 
@@ -307,19 +315,19 @@ fn conditions(results: &Results) -> String {
     rows.push(vec![
         "generator".into(),
         format!(
-            "{:.1} µs CPU a request, {:.2} cores",
+            "{:.1} µs CPU per request, {:.2} cores",
             generator.cpu_us_per_request, generator.cores_used
         ),
     ]);
     if let Some(count) = text::compared(results) {
-        let shown = format!("{} answers with their records", grouped(count));
+        let shown = format!("{} answers checked against their records", grouped(count));
         rows.push(vec!["compared".into(), shown]);
     }
     if let Some(books) = &results.reconciliation {
         rows.push(vec![
             "store's counters".into(),
             format!(
-                "{} keys of {} asked, {} commands of {} asked",
+                "{} of {} keys, {} of {} commands",
                 grouped(books.keys_counted),
                 grouped(books.keys_asked),
                 grouped(books.commands_counted),

@@ -17,7 +17,7 @@ use crate::output;
 /// Browsers open a few connections each; more than this many wait in the kernel.
 const MAX_CONNECTIONS: usize = 16;
 /// Until the first second is over.
-const FIRST_PAGE: &str = "<!DOCTYPE html><meta http-equiv=\"refresh\" content=\"1\"><title>kvpoc bench</title>The load begins.";
+const FIRST_PAGE: &str = "<!DOCTYPE html><meta http-equiv=\"refresh\" content=\"1\"><title>kvpoc bench</title>Starting …";
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A small HTTP server that ends with the run.
@@ -31,7 +31,7 @@ impl Live {
     pub(super) async fn start(address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
-            .with_context(|| format!("cannot listen on --live {address}"))?;
+            .with_context(|| format!("cannot listen on --live {address}; try another port"))?;
         output::say(&format!(
             "Live report at http://{}/",
             listener.local_addr()?

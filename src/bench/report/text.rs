@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::bench::judge::criteria::{Criterion, Measured};
 use crate::bench::judge::drift::{Drift, Shift};
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::results::{Percentiles, Requests, Results};
 use crate::bench::judge::verdict::Verdict;
 use crate::objectives::Operations;
@@ -104,7 +105,7 @@ fn parts(results: &Results, text: &mut String) {
     let _ = writeln!(
         text,
         "{:<NAME$}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
-        "Latency of", "rate", "asked", "failed", "p50", "p99", "p99.9"
+        "Latency of", "rate", "requested", "failed", "p50", "p99", "p99.9"
     );
     for stage in &results.stages {
         let whole = |value: f64| grouped(value.round() as u64);
@@ -200,17 +201,17 @@ fn ledger(name: &str, requests: &Requests, text: &mut String) {
 /// What else is worth a line.
 fn rest(results: &Results, text: &mut String) {
     let drain_us = (results.drain_s * 1e6) as u64;
-    let drain = format!("{} for the last answers", human_us(drain_us));
+    let drain = format!("{} waiting for the last answers", human_us(drain_us));
     line(text, "Drain", &drain);
     if let Some(count) = compared(results) {
-        let compared = format!("{} answers with their records", grouped(count));
+        let compared = format!("{} answers checked against their records", grouped(count));
         line(text, "Compared", &compared);
     }
     if let Some(books) = &results.reconciliation {
         let remark = if books.counted_less {
-            "  (less than was answered)"
+            "  (less than the answers account for)"
         } else if books.others_at_work {
-            "  (more than was asked: other clients were at work)"
+            "  (more than requested: other clients used the store)"
         } else {
             ""
         };
@@ -218,7 +219,7 @@ fn rest(results: &Results, text: &mut String) {
             text,
             "Store's counters",
             &format!(
-                "{} keys of {}, {} commands of {}{remark}",
+                "{} of {} keys, {} of {} commands{remark}",
                 grouped(books.keys_counted),
                 grouped(books.keys_asked),
                 grouped(books.commands_counted),
@@ -229,9 +230,12 @@ fn rest(results: &Results, text: &mut String) {
     if let Some(counter) = &results.lost_counter {
         line(text, "Store's counters", &counter.to_string());
     }
+    if let Some(handshakes) = &results.tls_handshakes {
+        tls(handshakes, results.conditions.certificate_checked, text);
+    }
     if results.resent > 0 {
         let resent = format!("{} on another connection", grouped(results.resent));
-        line(text, "Sent again", &resent);
+        line(text, "Resent", &resent);
     }
     for (reason, count) in &results.failed_connects {
         let failed = format!("{} {reason}", grouped(*count));
@@ -249,7 +253,7 @@ fn rest(results: &Results, text: &mut String) {
         text,
         "Generator",
         &format!(
-            "{:.1} µs CPU a request, {:.2} cores, busiest thread {:.0} %",
+            "{:.1} µs CPU per request, {:.2} cores, busiest thread {:.0} %",
             generator.cpu_us_per_request,
             generator.cores_used,
             generator.busy_share * 100.0
@@ -280,11 +284,33 @@ fn drifted(drift: &Drift) -> String {
     )
 }
 
-/// Answers that were compared, warm-up included; `None` where none of the arrivals reads a session.
+fn tls(handshakes: &Handshakes, is_checked: Option<bool>, text: &mut String) {
+    let resumed = match handshakes.resumed {
+        0 => String::new(),
+        resumed => format!(" ({} resumed)", grouped(resumed)),
+    };
+    let unchecked = match is_checked {
+        Some(false) => "; certificate not verified (--insecure)",
+        _ => "",
+    };
+    let shown = format!(
+        "{}{resumed}, mean {}, max {}{unchecked}",
+        grouped(handshakes.count),
+        human_us(handshakes.mean_us.round() as u64),
+        human_us(handshakes.max_us),
+    );
+    line(text, "TLS handshakes", &shown);
+}
+
+/// Answers that were compared, warm-up included; `None` where none of the arrivals reads a session or is known to read a
+/// record.
 pub(super) fn compared(results: &Results) -> Option<u64> {
     let tallies = results.evidence.tallies.iter();
     let mut reads = tallies
-        .filter(|(_, operation, _)| Operations::Reads.contain(*operation))
+        .filter(|(_, operation, _)| {
+            let is_read = Operations::Reads.contain(*operation);
+            is_read || results.conditions.records.is_some()
+        })
         .map(|(_, _, tally)| tally.compared)
         .peekable();
     reads.peek()?;

@@ -2,7 +2,6 @@
 //!
 //! Enters: what each second brought. Leaves: a line or a bar, [`Series`], a page. Must not hold the run up.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +12,7 @@ use crate::bench::judge::interval::Interval;
 use crate::bench::judge::results::Results;
 use crate::bench::judge::series::{Point, Series};
 use crate::bench::plan::schedule::Schedule;
+use crate::config::Outputs;
 use crate::process::cpu_time;
 use crate::progress::Progress;
 use crate::units::{grouped, human_us};
@@ -39,15 +39,19 @@ impl Watch {
     pub(in crate::bench) async fn new(
         schedule: &Arc<Schedule>,
         so_far: SoFar,
-        live: Option<SocketAddr>,
+        outputs: &Outputs,
     ) -> anyhow::Result<Self> {
-        let live = match live {
+        let live = match outputs.live {
             Some(address) => Some(Live::start(address).await?),
             None => None,
         };
         let expected = schedule.expected().round() as u64;
         Ok(Self {
-            progress: Progress::new(expected, "requests", PLAIN_PROGRESS),
+            progress: if outputs.quiet {
+                Progress::silent()
+            } else {
+                Progress::new(expected, "requests", PLAIN_PROGRESS)
+            },
             schedule: schedule.clone(),
             so_far,
             series: Series::default(),

@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use super::once::Bench;
+use super::once::{Bench, outline};
 use crate::bench::drive::Totals;
 use crate::bench::drive::probe::TargetInfo;
 use crate::bench::judge::criteria;
@@ -17,10 +17,17 @@ use crate::bench::judge::results::{
 };
 use crate::bench::judge::tally::Tally;
 use crate::bench::plan::schedule::Schedule;
-use crate::config::BenchConfig;
-use crate::load::{Request, Stages};
+use crate::config::{BenchConfig, Target};
+use crate::load::{Request, Stages, Statuses, USUAL_STATUSES, header_names};
 use crate::machine::Machine;
 use crate::units::{KeyCount, micros};
+
+/// `None` where there is no certificate to check.
+fn checks_certificate(config: &BenchConfig) -> Option<bool> {
+    let tls = config.tls.as_ref()?;
+    // With --layers, the store is driven by the same settings.
+    (config.target != Target::Store).then_some(!tls.insecure)
+}
 
 /// All that is known when a run begins.
 #[derive(Clone)]
@@ -36,6 +43,15 @@ impl Background {
     pub(super) fn begin(bench: &Bench<'_>, stages: &Stages) -> Self {
         let (config, info) = (bench.config, &bench.info);
         let request = config.request.as_ref();
+        let listed = config.requests_file.as_ref();
+        let headers = listed.map(|listed| header_names(&listed.headers));
+        let usual = || USUAL_STATUSES.to_owned();
+        let expect = listed.map(|listed| {
+            listed
+                .expect
+                .as_ref()
+                .map_or_else(usual, Statuses::to_string)
+        });
         let conditions = Conditions {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("KVPOC_COMMIT").into(),
@@ -48,18 +64,39 @@ impl Background {
             store_keys: info.total_keys,
             store_memory_bytes: info.memory_used,
             target: config.target.to_string(),
+            certificate_checked: checks_certificate(config),
             method: request.map(|request| request.method.name().into()),
-            headers: request.map(Request::header_names),
+            headers: request.map(Request::header_names).or(headers),
             body_bytes: request.and_then(|request| Some(request.body.as_ref()?.written_bytes())),
-            expect: request.map(Request::expected),
-            contains: request.and_then(|request| request.contains.clone()),
+            expect: request.map(Request::expected).or(expect),
+            contains: match (request, listed) {
+                (Some(request), _) => request.contains.clone(),
+                (None, listed) => listed.and_then(|listed| listed.contains.clone()),
+            },
+            requests_file: listed.map(|listed| listed.file.display().to_string()),
+            requests_format: listed.map(|listed| listed.format.into()),
+            requests_lines: listed.map(|listed| listed.lines),
+            requests_left_out: listed.map(|listed| {
+                let named = |(&why, &count): (&&str, &u64)| (why.to_owned(), count);
+                listed.left_out.iter().map(named).collect()
+            }),
+            requests_fingerprint: listed.map(|listed| format!("{:016x}", listed.fingerprint)),
+            requests_order: match config.replay() {
+                Some(_) => None,
+                None => listed.map(|listed| listed.order.to_string()),
+            },
+            speed: config.replay().map(|replay| replay.speed.get()),
+            records: bench.records(),
             shard: config.shard.to_string(),
             generators: 1,
             started_at: String::new(),
             duration_s: stages.duration().as_secs_f64(),
             warmup_s: config.warmup.as_secs_f64(),
             stages: stages.to_string(),
-            arrivals: config.arrivals.to_string(),
+            arrivals: match config.replay() {
+                Some(_) => "recorded".into(),
+                None => config.arrivals.to_string(),
+            },
             preset: config.preset.name.into(),
             workload: config.preset.mix.to_string(),
             keys_dist: config.preset.keys_dist.to_string(),
@@ -76,7 +113,7 @@ impl Background {
             config: config.clone(),
             info: info.clone(),
             conditions,
-            outline: Outline::new(config.warmup, stages),
+            outline: outline(config, stages),
         }
     }
 
@@ -117,6 +154,7 @@ impl Background {
         Results {
             failed_connects: totals.all.failed_connects,
             malformed_answers: totals.all.malformed,
+            tls_handshakes: totals.all.handshakes.if_any(),
             resent: totals.all.resent,
             drain_s: totals.drain.as_secs_f64(),
             ..results(evidence, generator, conditions, books)
@@ -140,6 +178,7 @@ impl Background {
             objectives: criteria::so_far(evidence.clone()),
             failed_connects: all.failed_connects.clone(),
             malformed_answers: all.malformed.clone(),
+            tls_handshakes: all.handshakes.if_any(),
             resent: all.resent,
             ..results(
                 evidence,

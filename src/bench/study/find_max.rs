@@ -85,7 +85,7 @@ fn summary(found: Found, best: Option<&Try>, highest_passed: Option<f64>, used_u
     let Some(rate) = found.rate else {
         let why = match found.ended_by {
             EndedBy::Generator => {
-                "No rate passed twice: GENERATOR_LIMITED, nothing is known about the target"
+                "No rate passed twice: GENERATOR_LIMITED, the target was not measured"
             }
             EndedBy::Target => "No rate passed twice: TARGET_MISSED",
             EndedBy::Nothing => "No rate was tried twice",
@@ -109,13 +109,13 @@ fn summary(found: Found, best: Option<&Try>, highest_passed: Option<f64>, used_u
     let limit = limit(found, highest_passed);
     let above = match found.ended_by {
         EndedBy::Target => format!("the limit is {limit}; above it: TARGET_MISSED"),
-        EndedBy::Generator => format!(
-            "the generator ended the search, its own limit is {limit}: the target may hold more"
-        ),
-        EndedBy::Nothing => "nothing above it failed".into(),
+        EndedBy::Generator => {
+            format!("the generator reached its limit, {limit}: the target may hold more")
+        }
+        EndedBy::Nothing => "no higher rate failed".into(),
     };
     let unclear = if used_up {
-        format!("; not clear after {MAX_TRIES} tries: longer ones (--duration) differ less")
+        format!("; still unclear after {MAX_TRIES} tries: a longer --duration varies less")
     } else {
         String::new()
     };
@@ -130,7 +130,7 @@ fn limit(found: Found, highest_passed: Option<f64>) -> String {
     let (low, high) = found.interval;
     if high <= low * MAX_APART {
         return format!(
-            "between {} and {} ({:.0} % sure, {:.1} % apart)",
+            "between {} and {} ({:.0} % confidence, {:.1} % apart)",
             shown(low),
             shown(high),
             CONFIDENCE * 100.0,
@@ -139,7 +139,7 @@ fn limit(found: Found, highest_passed: Option<f64>) -> String {
     }
     match highest_passed {
         Some(highest) => format!(
-            "not known yet, the highest rate that passed is {}",
+            "not known yet; the highest rate that passed is {}",
             shown(highest)
         ),
         None => "not known yet".into(),
@@ -165,19 +165,19 @@ mod tests {
                 Some(1_000),
                 EndedBy::Target,
                 0,
-                "passes: 1,000 requests/s; the limit is between 980 and 1,020 (90 % sure, 4.1 % apart); above it: TARGET_MISSED",
+                "passes: 1,000 requests/s; the limit is between 980 and 1,020 (90 % confidence, 4.1 % apart); above it: TARGET_MISSED",
             ),
             (
                 Some(1_000),
                 EndedBy::Generator,
                 2,
-                "at least 1,000 requests/s; the generator ended the search",
+                "at least 1,000 requests/s; the generator reached its limit",
             ),
             (
                 Some(1_000),
                 EndedBy::Nothing,
                 0,
-                "at least 1,000 requests/s; nothing above it failed",
+                "at least 1,000 requests/s; no higher rate failed",
             ),
             (
                 None,
@@ -200,12 +200,12 @@ mod tests {
             (
                 Some(90),
                 EndedBy::Target,
-                "passes: 90 requests/s; the limit is not known yet, the highest rate that passed is 135; above it: TARGET_MISSED",
+                "passes: 90 requests/s; the limit is not known yet; the highest rate that passed is 135; above it: TARGET_MISSED",
             ),
             (
                 Some(90),
                 EndedBy::Generator,
-                "its own limit is not known yet, the highest rate that passed is 135: the target may hold more",
+                "the generator reached its limit, not known yet; the highest rate that passed is 135: the target may hold more",
             ),
             (
                 None,
@@ -226,7 +226,7 @@ mod tests {
         };
         let text = summary(twice, None, Some(500.0), false);
         assert!(
-            text.contains("between 500 and 1,000 (90 % sure, 100.0 % apart)"),
+            text.contains("between 500 and 1,000 (90 % confidence, 100.0 % apart)"),
             "{text}"
         );
     }

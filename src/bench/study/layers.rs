@@ -86,8 +86,8 @@ fn check_alike(
         && of_store != of_target
     {
         anyhow::bail!(
-            "--layers needs the store that is behind the target: {store_url} is {} {}, and {url} is over {} {}; give \
-             the target's own --store",
+            "--layers needs the store behind the target: {store_url} is {} {}, but {url} uses {} {}; give the \
+             target's own --store",
             of_store.0,
             of_store.1,
             of_target.0,
@@ -97,17 +97,17 @@ fn check_alike(
     match (&store.dataset, &target.dataset) {
         (Some(store), Some(target)) if store == target => Ok(()),
         (Some(store), Some(target)) => anyhow::bail!(
-            "--layers needs the store that is behind the target: {store_url} holds {}, and {url} tells of {}; give \
-             the target's own --store",
+            "--layers needs the store behind the target: {store_url} holds {}, but {url} reports {}; give the \
+             target's own --store",
             described(store),
             described(target)
         ),
         (None, _) => anyhow::bail!(
-            "--layers needs the store that is behind the target, and {store_url} has no note of a dataset; give \
-             the target's own --store, or load one with kvpoc seed"
+            "--layers needs the store behind the target, but {store_url} has no dataset of kvpoc seed; give the \
+             target's own --store, or load one"
         ),
         (_, None) => anyhow::bail!(
-            "--layers needs a target that tells what its dataset is, and {url} does not; load one with kvpoc seed"
+            "--layers needs a target that reports its dataset, but {url} reports none; load one with kvpoc seed"
         ),
     }
 }
@@ -124,8 +124,8 @@ fn check_counted(
     let counted = after.saturating_sub(before);
     if (counted as f64) < asked as f64 * LEAST_COUNTED {
         anyhow::bail!(
-            "--layers needs the store that is behind the target: {} keys were read from --store, and the target's own \
-             store counted {}; give the target's own --store",
+            "--layers needs the store behind the target: {} keys were read from --store, but the target's store \
+             counted {}; give the target's own --store",
             grouped(asked),
             grouped(counted)
         );
@@ -255,10 +255,10 @@ mod tests {
         for (store, target, expected) in [
             (&one, &one, ""),
             (&one, &other, "1000 keys k:… of 256 bytes from seed 2"),
-            (&one, &elsewhere, "is over dragonfly 7.0"),
-            (&silent, &one, "has no note"),
-            (&one, &silent, "does not; load one"),
-            (&silent, &silent, "has no note"),
+            (&one, &elsewhere, "uses dragonfly 7.0"),
+            (&silent, &one, "has no dataset"),
+            (&one, &silent, "reports none; load one"),
+            (&silent, &silent, "has no dataset"),
         ] {
             let refused = check_alike(store, target, &config);
             let text = refused.map_or_else(|error| error.to_string(), |()| String::new());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::once::Publication;
 use super::result_file;
 use crate::bench::judge::clock::StartByTarget;
+use crate::bench::judge::handshakes::Handshakes;
 use crate::bench::judge::reconcile::{Books, LostCounter, Reconciliation};
 use crate::bench::judge::results::{Conditions, Evidence, Generator, Results, results};
 use crate::bench::judge::series::Series;
@@ -35,6 +36,8 @@ struct Part {
     failed_connects: BTreeMap<String, u64>,
     #[serde(default)]
     malformed_answers: BTreeMap<String, u64>,
+    #[serde(default)]
+    tls_handshakes: Option<Handshakes>,
     resent: u64,
     generator: Generator,
     reconciliation: Option<Reconciliation>,
@@ -49,11 +52,12 @@ impl Part {
     fn judge_by(&mut self, config: &BenchConfig) -> anyhow::Result<()> {
         let bounds = &mut self.evidence.objectives;
         if config.given.objectives {
-            let load = "its load cannot be told from its conditions";
+            let load = "its conditions do not describe its load";
             let stages: Stages = self.conditions.stages.parse().context(load)?;
             let mix: Mix = self.conditions.workload.parse().context(load)?;
             let target: Target = self.conditions.target.parse().context(load)?;
-            let operations = objectives::operations(mix, target.is_template());
+            let is_other = target.is_template() || self.conditions.requests_file.is_some();
+            let operations = objectives::operations(mix, is_other);
             config.check_objectives(&stages, &operations)?;
             let given = config.objectives.clone();
             bounds.objectives = if target.is_template() {
@@ -96,9 +100,9 @@ fn read(file: &Path) -> anyhow::Result<Part> {
 
 fn parse(text: &str) -> anyhow::Result<Part> {
     let part: Part = serde_json::from_str(text)
-        .context("it is no result of kvpoc bench, or of a version that cannot be merged")?;
+        .context("not a result of kvpoc bench, or of a version that cannot be merged")?;
     if !part.evidence.is_plausible() {
-        bail!("its counts or its schedule make no sense");
+        bail!("its counts or its schedule are inconsistent");
     }
     Ok(part)
 }
@@ -115,7 +119,7 @@ fn merge(mut parts: Vec<Part>) -> anyhow::Result<Results> {
     for part in rest {
         check_same(&whole, &part)?;
         if on_store(&whole) != on_store(&part) {
-            bail!("one generator drove the store itself, and another one a server");
+            bail!("one generator drove the store, another one a server");
         }
         targets.insert(part.conditions.target.clone());
         absorb(&mut whole, part);
@@ -144,6 +148,7 @@ fn merge(mut parts: Vec<Part>) -> anyhow::Result<Results> {
     let mut results = Results {
         failed_connects: whole.failed_connects,
         malformed_answers: whole.malformed_answers,
+        tls_handshakes: whole.tls_handshakes,
         resent: whole.resent,
         drain_s: whole.drain_s,
         ..results(whole.evidence, whole.generator, conditions, books)
@@ -190,6 +195,9 @@ fn absorb(whole: &mut Part, part: Part) {
     whole.evidence.add(&part.evidence);
     whole.drain_s = whole.drain_s.max(part.drain_s);
     whole.resent = whole.resent.saturating_add(part.resent);
+    if let Some(theirs) = part.tls_handshakes {
+        whole.tls_handshakes.get_or_insert_default().add(&theirs);
+    }
     for (ours, theirs) in [
         (&mut whole.failed_connects, part.failed_connects),
         (&mut whole.malformed_answers, part.malformed_answers),
@@ -236,7 +244,7 @@ fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
     let mut found = BTreeSet::new();
     for part in parts {
         if part.conditions.generators != 1 {
-            bail!("one result is merged already: merge all shards at once");
+            bail!("one file is already a merged result: merge all shards at once");
         }
         let text = &part.conditions.shard;
         let shard: Shard = text
@@ -244,13 +252,13 @@ fn check_shards(parts: &[Part]) -> anyhow::Result<()> {
             .map_err(|error| anyhow::anyhow!("shard {text:?}: {error}"))?;
         if shard.count != parts.len() as u64 {
             bail!(
-                "{} results are there, and one is of shard {shard}: give all {} together",
+                "got {} results, but one is shard {shard}: give all {} together",
                 parts.len(),
                 shard.count
             );
         }
         if !found.insert(shard.index) {
-            bail!("shard {shard} is there twice");
+            bail!("shard {shard} was given twice");
         }
     }
     Ok(())
@@ -291,11 +299,21 @@ pub(super) fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
         store_keys: _,
         store_memory_bytes: _,
         target: _,
+        certificate_checked,
         method,
         headers,
         body_bytes,
         expect,
         contains,
+        records,
+        // By its lines: it may have another name on another host.
+        requests_file: _,
+        requests_format,
+        requests_lines,
+        requests_left_out,
+        requests_fingerprint,
+        requests_order,
+        speed,
         shard: _,
         generators: _,
         started_at: _,
@@ -318,11 +336,19 @@ pub(super) fn load_of(conditions: &Conditions) -> Vec<(&'static str, Value)> {
     vec![
         ("version", json!(version)),
         ("commit", json!(commit)),
+        ("certificate_checked", json!(certificate_checked)),
         ("method", json!(method)),
         ("headers", json!(headers)),
         ("body_bytes", json!(body_bytes)),
         ("expect", json!(expect)),
         ("match", json!(contains)),
+        ("records", json!(records)),
+        ("requests_format", json!(requests_format)),
+        ("requests_lines", json!(requests_lines)),
+        ("requests_left_out", json!(requests_left_out)),
+        ("requests_fingerprint", json!(requests_fingerprint)),
+        ("requests_order", json!(requests_order)),
+        ("speed", json!(speed)),
         ("stages", json!(stages)),
         ("duration_s", json!(duration_s)),
         ("warmup_s", json!(warmup_s)),

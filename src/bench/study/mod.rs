@@ -5,6 +5,7 @@
 mod against;
 pub(super) mod background;
 mod early;
+mod expected;
 mod find_max;
 mod layers;
 mod merge;

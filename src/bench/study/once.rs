@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::early::Early;
+use super::expected;
 use crate::bench::drive::probe::{self, TargetInfo};
+use crate::bench::drive::tls::Tls;
 use crate::bench::drive::{self, Load, Totals, Way};
 use crate::bench::judge::drift;
 use crate::bench::judge::flow::Outline;
@@ -23,17 +25,18 @@ use crate::bench::judge::series::Series;
 use crate::bench::judge::verdict::Verdict;
 use crate::bench::plan::form::{Around, Form};
 use crate::bench::plan::keys::Chooser;
+use crate::bench::plan::list::List;
 use crate::bench::plan::schedule::Schedule;
 use crate::bench::plan::workload::{self, Workload};
 use crate::bench::report;
 use crate::bench::report::files::Files;
 use crate::bench::report::watch::{SoFar, Watch};
 use crate::config::{BenchConfig, BenchMode, StoreUrl, Target};
-use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages};
+use crate::load::{KeysAsked, PRESETS, Request, Shard, Stages, told};
 use crate::output;
-use crate::record::Dataset;
+use crate::record::{Dataset, Format};
 use crate::store::{DatasetInfo, NotedSize, Store, Usage};
-use crate::units::{KeyCount, grouped};
+use crate::units::{KeyCount, grouped, human_duration};
 
 /// Larger records do not fit into the send buffer of a connection, and would be cut off.
 const MAX_WRITTEN_BYTES: usize = 32 * 1024;
@@ -52,7 +55,7 @@ pub(super) async fn run(config: &BenchConfig, stop: &CancellationToken) -> anyho
     bench.announce();
     if let Some(start_at) = config.start_at {
         if !wait_for(start_at, stop).await {
-            output::say("interrupted before the start");
+            output::say("Interrupted before the start");
             return Ok(Verdict::Invalid.exit_code());
         }
         // The store's counters as they are now.
@@ -131,6 +134,7 @@ pub(super) struct Bench<'a> {
     pub(super) info: TargetInfo,
     /// Those that are drawn from; `None`: nobody asks for any.
     pub(super) keys: Option<KeyCount>,
+    tls: Option<Tls>,
     way: Way,
     workload: Workload,
 }
@@ -138,6 +142,7 @@ pub(super) struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub(super) async fn prepare(config: &'a BenchConfig) -> anyhow::Result<Self> {
         check_files(config)?;
+        let tls = tls(config)?;
         let (way, info) = match &config.target {
             Target::Store => {
                 let store = Store::open(&config.store, Usage::Serve).await?;
@@ -147,41 +152,58 @@ impl<'a> Bench<'a> {
             Target::Http {
                 url,
                 template: None,
-            } => {
-                let (address, info) = probe::probe(url, config.token.as_ref()).await?;
+            } if config.requests_file.is_none() => {
+                let (address, info) =
+                    probe::probe(url, tls.as_ref(), config.token.as_ref()).await?;
                 (Way::Http(address), info)
             }
             // Another target tells nothing about itself.
             Target::Http { url, .. } => {
-                (Way::Http(probe::reach(url).await?), TargetInfo::default())
+                let info = expected::records(config).await?;
+                (Way::Http(probe::reach(url, tls.as_ref()).await?), info)
             }
         };
         let keys = dataset_keys(config, &info)?;
         let workload = workload(config, &info, keys)?;
         if workload.dataset.is_none() && workload.writes() {
             anyhow::bail!(
-                "{} does not tell what its records are, so none can be written; load them with kvpoc seed",
+                "{} does not report its dataset, so bench cannot write records; load one with kvpoc seed",
                 config.target
             );
         }
+        if matches!(way, Way::Http(_)) && config.request.is_none() {
+            refuse_raw(config, &workload)?;
+        }
         let too_large = |dataset: &Dataset| dataset.value_size.max_bytes() > MAX_WRITTEN_BYTES;
         if workload.writes() && workload.dataset.as_ref().is_some_and(too_large) {
-            anyhow::bail!("records above {MAX_WRITTEN_BYTES} bytes cannot be written by bench");
+            anyhow::bail!(
+                "bench writes records of at most {MAX_WRITTEN_BYTES} bytes, and those of the dataset can be larger"
+            );
         }
         Ok(Self {
             config,
             info,
             keys,
+            tls,
             way,
             workload,
         })
     }
 
+    /// The records that the answers of another target are compared with.
+    pub(super) fn records(&self) -> Option<String> {
+        self.config.request.as_ref()?;
+        self.workload.dataset.as_ref().map(told)
+    }
+
     fn load(&self, stages: &Stages, stop: &CancellationToken) -> Load {
         let config = self.config;
-        let schedule = Schedule::new(stages, config.warmup, config.arrivals, config.seed);
+        let schedule = match config.replay() {
+            Some(replay) => Schedule::recorded(replay.moments.clone()),
+            None => Schedule::new(stages, config.warmup, config.arrivals, config.seed),
+        };
         Load {
-            outline: Outline::new(config.warmup, stages),
+            outline: outline(config, stages),
             schedule: Arc::new(schedule.of_shard(config.shard)),
             start_at: config.start_at,
             workload: self.workload.clone(),
@@ -201,8 +223,7 @@ impl<'a> Bench<'a> {
         let (schedule, so_far) = (load.schedule.clone(), background.clone());
         let so_far: SoFar =
             Box::new(move |started, all: &Interval| so_far.so_far(&schedule, started, all));
-        let live = self.config.outputs.live;
-        let mut watch = Watch::new(&load.schedule, so_far, live).await?;
+        let mut watch = Watch::new(&load.schedule, so_far, &self.config.outputs).await?;
         let (totals, ended_early) = self.drive(stages, &load, stop, &mut watch).await?;
         let series = watch.finish().await;
         let after = self.ask_again(totals.interrupted).await;
@@ -240,7 +261,8 @@ impl<'a> Bench<'a> {
             let told = match (&self.way, &self.config.target) {
                 (Way::Http(_), Target::Http { url, .. }) => {
                     tokio::time::sleep(STATS_AGE).await;
-                    let told = probe::probe(url, self.config.token.as_ref()).await;
+                    let token = self.config.token.as_ref();
+                    let told = probe::probe(url, self.tls.as_ref(), token).await;
                     told.ok().map(|(_, info)| info)
                 }
                 (Way::Store(store, _), _) => probe::ask_store(store).await.ok(),
@@ -261,6 +283,9 @@ impl<'a> Bench<'a> {
             let keys = keys.map_or_else(String::new, |keys| format!(" of {keys} keys"));
             return format!("{} {target}{keys}", request.method.name());
         }
+        if let Some(file) = &self.config.requests_file {
+            return format!("{target} with the requests of {}", file.file.display());
+        }
         let engine = [&self.info.engine, &self.info.engine_version];
         let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
         format!(
@@ -277,7 +302,7 @@ impl<'a> Bench<'a> {
 
     pub(super) fn announce(&self) {
         let config = self.config;
-        let length = humantime::format_duration(config.stages.duration());
+        let length = human_duration(config.stages.duration());
         let load = match config.mode {
             // Each has a rate of its own.
             BenchMode::FindMax | BenchMode::Sweep => format!("each try {length}"),
@@ -290,28 +315,41 @@ impl<'a> Bench<'a> {
                 grouped(config.stages.arrivals().round() as u64)
             ),
         };
-        output::say(&format!(
-            "Driving {}, {load} after {} of warm-up{}",
-            self.what(),
-            humantime::format_duration(config.warmup),
-            match config.shard {
-                Shard::WHOLE => String::new(),
-                shard => format!(", of which this generator takes shard {shard}"),
-            }
-        ));
         let preset = &config.preset;
-        if preset.name != PRESETS[0].name {
+        if !config.outputs.quiet {
             output::say(&format!(
-                "{}: synthetic, after {}",
-                preset.name, preset.source
+                "Driving {}, {load} after {} of warm-up{}",
+                self.what(),
+                human_duration(config.warmup),
+                match config.shard {
+                    Shard::WHOLE => String::new(),
+                    shard => format!(", as shard {shard}"),
+                }
             ));
+            if preset.name != PRESETS[0].name {
+                output::say(&format!(
+                    "Preset {}: synthetic, after {}",
+                    preset.name, preset.source
+                ));
+            }
+        }
+        if let Some(file) = &config.requests_file {
+            for (why, count) in &file.left_out {
+                output::say(&format!(
+                    "Left out of the replay: {} {why}",
+                    grouped(*count)
+                ));
+            }
         }
         if self.workload.writes() && matches!(self.way, Way::Http(_)) {
-            output::say("it writes: the server must have been started with --allow-writes");
+            output::say("This workload writes: the server needs --allow-writes");
+        }
+        if config.tls.as_ref().is_some_and(|tls| tls.insecure) {
+            output::say("--insecure: the certificate of the target is not verified");
         }
         if matches!(config.store.url, StoreUrl::Embedded(_)) && config.target == Target::Store {
             output::say(
-                "the embedded store runs inside the generator: its own time counts as lag too",
+                "The embedded store runs inside the generator: its time also counts as lag",
             );
         }
         let held = self.info.dataset.as_ref().map(|dataset| dataset.keys);
@@ -319,7 +357,7 @@ impl<'a> Bench<'a> {
             && asked.get() > held
         {
             output::say(&format!(
-                "--keys {asked} asks for more than the {held} keys of the dataset: the others will be missing"
+                "--keys {asked} exceeds the {held} keys of the dataset: the others will be missing"
             ));
         }
         let size = self
@@ -331,9 +369,26 @@ impl<'a> Bench<'a> {
             && size != NotedSize::Bytes(bytes.into())
         {
             output::say(&format!(
-                "its records have {bytes} bytes, those of the dataset {size}: seed with --value-size {bytes}"
+                "This preset has records of {bytes} bytes, the dataset of {size}: seed with --value-size {bytes}"
             ));
         }
+    }
+}
+
+/// How to speak TLS with the target, if it wants that.
+fn tls(config: &BenchConfig) -> anyhow::Result<Option<Tls>> {
+    match (&config.tls, &config.target) {
+        (Some(settings), Target::Http { url, .. }) => Tls::new(settings, url).map(Some),
+        // With --layers, the store's turn.
+        _ => Ok(None),
+    }
+}
+
+/// The outline of the whole schedule.
+pub(super) fn outline(config: &BenchConfig, stages: &Stages) -> Outline {
+    match config.replay() {
+        Some(replay) => Outline::recorded(stages, &replay.moments),
+        None => Outline::new(config.warmup, stages),
     }
 }
 
@@ -345,9 +400,22 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
     let needed = config.connections as u64 + OTHER_FILES;
     match crate::process::max_open_files() {
         Some(limit) if limit < needed => anyhow::bail!(
-            "{} --connections need {needed} open files, and the limit is {limit}: raise it with ulimit -n, or \
+            "{} --connections need {needed} open files, but the limit is {limit}: raise it with ulimit -n, or \
              give fewer",
             config.connections
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Sessions are made of records: of other values a serve answers none.
+fn refuse_raw(config: &BenchConfig, workload: &Workload) -> anyhow::Result<()> {
+    match &workload.dataset {
+        Some(dataset) if dataset.format == Format::Raw => anyhow::bail!(
+            "the values behind {target} are raw bytes (kvpoc seed --format raw), which have no sessions to ask for: \
+             drive --target store, or --target {target}/v1/keys/{{key}} with --expect-records, or load records with \
+             --format record or json",
+            target = config.target
         ),
         _ => Ok(()),
     }
@@ -356,21 +424,21 @@ fn check_files(config: &BenchConfig) -> anyhow::Result<()> {
 /// `None`: the requests name no keys.
 fn dataset_keys(config: &BenchConfig, info: &TargetInfo) -> anyhow::Result<Option<KeyCount>> {
     let asked = config.request.as_ref().map(Request::keys_asked);
-    if asked == Some(KeysAsked::None) {
+    if asked == Some(KeysAsked::None) || config.requests_file.is_some() {
         return Ok(None);
     }
     let told = || KeyCount::new(info.dataset.as_ref()?.keys);
     let keys = config.keys.or_else(told);
     keys.map(Some).with_context(|| match &info.unfinished_load {
         Some(note) => format!(
-            "the dataset of {} is not wholly loaded: {} of {} keys; wait for the seed that loads it, or go on with \
+            "the dataset of {} is incomplete: {} of {} keys; wait for the seed that loads it, or continue with \
              kvpoc seed --resume",
             config.target,
             grouped(note.reached()),
             grouped(note.keys)
         ),
         None => format!(
-            "{} does not tell how many keys its dataset has; load one with kvpoc seed, or give --keys",
+            "{} does not report the number of its keys; load a dataset with kvpoc seed, or give --keys",
             config.target
         ),
     })
@@ -386,7 +454,7 @@ fn workload(
         Target::Http { url, .. } => url.authority(),
         Target::Store => String::new(),
     };
-    let dataset = info.dataset.as_ref().and_then(dataset);
+    let dataset = info.dataset.as_ref().and_then(DatasetInfo::contents);
     let key_prefix = dataset.as_ref().map_or_else(
         || "user:session:".into(),
         |dataset| dataset.key_prefix.clone(),
@@ -396,10 +464,16 @@ fn workload(
         token: &workload::token_line(token),
         key_prefix: &key_prefix,
     };
-    let form = config.request.as_ref();
-    let form = form
-        .map(|request| Form::new(request, &around))
-        .transpose()?;
+    let form = match (&config.request, &config.requests_file) {
+        (Some(request), _) => Some(Form::new(request, &around)?),
+        (None, Some(file)) => {
+            let requests = (file.list.clone(), file.order, config.seed);
+            let list = List::new(requests, (&authority, around.token), &file.headers);
+            let contains = file.contains.as_deref();
+            Some(Form::of_list(list, file.expect.clone(), contains))
+        }
+        (None, None) => None,
+    };
     Ok(Workload {
         mix: config.preset.mix,
         chooser: Chooser::new(config.preset.keys_dist, keys.unwrap_or(KeyCount::ONE)),
@@ -411,15 +485,5 @@ fn workload(
         key_prefix,
         dataset,
         fetch: info.fetch(),
-    })
-}
-
-/// What the records are, if this version knows them.
-fn dataset(info: &DatasetInfo) -> Option<Dataset> {
-    (info.record_version == crate::record::VERSION).then_some(())?;
-    Some(Dataset {
-        key_prefix: info.key_prefix.clone(),
-        value_size: info.value_size.to_string().parse().ok()?,
-        seed: info.seed,
     })
 }

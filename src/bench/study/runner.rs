@@ -116,10 +116,13 @@ impl<'a> Runner<'a> {
         let (before, code) = match end {
             Some(Ok(Tried::Interrupted)) => ("Interrupted; so far: ".into(), exit::INTERRUPTED),
             Some(Ok(Tried::Invalid(reason))) => (
-                format!("Ended by an INVALID try: {reason}; until then: "),
+                format!("Stopped by an INVALID try: {reason}; until then: "),
                 Verdict::Invalid.exit_code(),
             ),
-            Some(Err(_)) => ("Ended by an error; until then: ".into(), exit::UNAVAILABLE),
+            Some(Err(_)) => (
+                "Stopped by an error; until then: ".into(),
+                exit::UNAVAILABLE,
+            ),
             _ => (String::new(), code),
         };
         study.interrupted = code == exit::INTERRUPTED;

@@ -32,7 +32,7 @@ use crate::exit;
 use crate::load::{Arrivals, KeysDist, Mix, Stages};
 use crate::objectives::Quantile;
 use crate::output;
-use crate::units::{KeyCount, Rate, grouped, human_us};
+use crate::units::{KeyCount, Rate, grouped, human_duration, human_us};
 
 /// How far a percentile may be from what is implied, as a share of it,
 const TOLERANCE: f64 = 0.02;
@@ -143,9 +143,9 @@ async fn accuracy(config: &BenchConfig, stop: &CancellationToken) -> anyhow::Res
     output::say(&format!(
         "Accuracy: {rate} requests/s over {} connections for {} against stalls of {} every {}",
         config.connections,
-        humantime::format_duration(stall.period * 3),
-        humantime::format_duration(stall.length),
-        humantime::format_duration(stall.period),
+        human_duration(config.stages.duration()),
+        human_duration(stall.length),
+        human_duration(stall.period),
     ));
     let server = NullServer::start(Some(stall))?;
     // Arrivals sample a stall in steps, and of a short one the steps are a large part.
@@ -229,8 +229,8 @@ impl Accuracy {
         let not = if self.accurate { "" } else { "NOT " };
         let _ = writeln!(
             text,
-            "{not}accurate within {:.0} %, {TOLERANCE_US:.0} µs and two arrivals, whichever is the most, and a lag p99 \
-             of {}; {} failed",
+            "{not}accurate within the largest of {:.0} %, {TOLERANCE_US:.0} µs and two arrivals, and within a lag p99 of \
+             {}; {} requests failed",
             TOLERANCE * 100.0,
             human_us(self.max_lag_us),
             grouped(self.failed),
@@ -261,7 +261,7 @@ impl Ceiling {
         let shown = |rate: f64| grouped(rate.round() as u64);
         match (self.reached_rps, self.not_reached_rps) {
             (Some(reached), Some(failed)) => format!(
-                "Ceiling on this machine: {} requests/s; {} were not reached\n",
+                "Ceiling on this machine: {} requests/s; {} requests/s failed\n",
                 shown(reached),
                 shown(failed)
             ),
@@ -269,7 +269,7 @@ impl Ceiling {
                 "Ceiling on this machine: at least {} requests/s\n",
                 shown(reached)
             ),
-            (None, _) => "Not even the lowest rate was reached: the machine is too busy\n".into(),
+            (None, _) => "The lowest rate failed: the machine is too busy\n".into(),
         }
     }
 }
@@ -281,7 +281,7 @@ async fn find_ceiling(
     max_lag_us: u64,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ceiling> {
-    output::say("Ceiling: rising rates against a server that answers at once");
+    output::say("Ceiling: raising the rate against a built-in server that answers immediately");
     let server = NullServer::start(None)?;
     let start = asked_or(config, CEILING_START_RPS)?.per_second();
     let mut ceiling = Ceiling::default();
@@ -323,7 +323,7 @@ fn reached(totals: &Totals) -> (f64, u64) {
 fn row(rate: Rate, share: f64, lag_p99_us: u64, totals: &Totals) -> String {
     let sent = totals.all.tallies.measured().ledger.sent.max(1);
     format!(
-        "{:>10} requests/s  {:6.2} % in time  lag p99 {:>9}  {:.1} µs CPU a request, server included\n",
+        "{:>10} requests/s  {:6.2} % in time  lag p99 {:>9}  {:.1} µs CPU per request, server included\n",
         grouped(rate.per_second().round() as u64),
         share * 100.0,
         human_us(lag_p99_us),

@@ -45,8 +45,8 @@ fn summary(highest: Option<f64>, knee: Option<f64>) -> String {
         None => "The lowest rate did not pass".into(),
     };
     let knee = match knee {
-        Some(rate) => format!("latency p99 has its knee at {} requests/s", shown(rate)),
-        None => "latency p99 has no knee among these rates".into(),
+        Some(rate) => format!("the knee of latency p99 is at {} requests/s", shown(rate)),
+        None => "no knee of latency p99 at these rates".into(),
     };
     format!("{highest}; {knee}")
 }

@@ -11,6 +11,7 @@ use crate::cli::BenchArgs;
 use crate::config::{ConfigError, setting};
 use crate::load::{Shard, Stages};
 use crate::objectives::{Objectives, Operation};
+use crate::units::human_duration;
 
 /// Arrival numbers must be exact as 64-bit floating point, with room to spare.
 const MAX_ARRIVALS: f64 = 1e12;
@@ -36,32 +37,32 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
     let (unfit, mend): (&[&str], &str) = match mode {
         BenchMode::Once if args.shard != Shard::WHOLE => (
             &["--abort"],
-            "one generator of several cannot know whether the whole still passes",
+            "--shard: one generator of several cannot know whether the whole still passes",
         ),
         BenchMode::Once => (&[], ""),
         BenchMode::Merge if args.out.is_some() => (
             &["--out"],
-            "it belongs to a run and cannot be used with --merge, whose files have no seconds to chart; give --json",
+            "--merge, whose files have no series to chart; give --json",
         ),
         BenchMode::Merge => (
             &["--shard", "--start-at", "--stages", "--abort"],
-            "it belongs to a run and cannot be used with --merge",
+            "--merge, which makes no run",
         ),
         BenchMode::FindMax | BenchMode::Sweep => (
             &["--stages", "--shard", "--start-at", "--compare"],
-            "--find-max and --sweep make several runs, each at one rate, from now on and on this generator; give \
-             --rps and --duration",
+            "--find-max and --sweep, which make several runs, each at one rate and on this generator; give --rps \
+             and --duration",
         ),
         // What is given for a run may come from a variable, and check_reader heeds the command line.
-        BenchMode::Compare => (&["--out"], "--against makes no run; give --json"),
+        BenchMode::Compare => (&["--out"], "--against, which makes no run; give --json"),
         BenchMode::Repeat => (
             &["--out", "--shard", "--start-at", "--compare", "--abort"],
-            "it belongs to one run, and --repeat makes several whole ones, from now on and on this generator; give \
-             --json, and compare its file by --compare and --against",
+            "--repeat, which makes several whole runs on this generator; give --json, and compare its file by --compare \
+             and --against",
         ),
         BenchMode::Layers => (
             &["--out", "--shard", "--start-at", "--compare", "--abort"],
-            "it belongs to one run, and --layers makes two that have to be alike",
+            "--layers, which makes two runs that have to be alike",
         ),
         BenchMode::SelfTest => (
             &[
@@ -72,39 +73,40 @@ pub(super) fn check_fits(args: &BenchArgs, mode: BenchMode) -> Result<(), Config
                 "--stages",
                 "--abort",
             ],
-            "--self-test drives a server of its own, at --rps for --duration",
+            "--self-test, which drives its own server at --rps for --duration",
         ),
     };
     match unfit.iter().find(|name| given.contains(&(**name, true))) {
-        Some(name) => Err(setting(name, "given", mend)),
+        Some(name) => Err(unfit_for(name, mend)),
         None => Ok(()),
     }
+}
+
+fn unfit_for(name: &str, mend: &str) -> ConfigError {
+    ConfigError::Setting(format!("{name} cannot be used with {mend}"))
 }
 
 /// What only reads files drives nothing: a flag of a run would be ignored, and somebody would believe it.
 pub(super) fn check_reader(args: &BenchArgs, mode: BenchMode) -> Result<(), ConfigError> {
     const OF_MERGE: &[&str] = &[
-        "merge", "json", "compare", "slo", "max_miss", "max_lag", "config",
+        "merge", "json", "compare", "slo", "max_miss", "max_lag", "config", "quiet",
     ];
-    const OF_COMPARE: &[&str] = &["compare", "against", "fail_on", "json", "config"];
+    const OF_COMPARE: &[&str] = &["compare", "against", "fail_on", "json", "config", "quiet"];
     let (applied, mend) = match mode {
         BenchMode::Compare => (
             OF_COMPARE,
-            "--against makes no run and would ignore it; it applies --compare, --fail-on and --json",
+            "--against, which makes no run; it applies --compare, --fail-on and --json",
         ),
         _ => (
             OF_MERGE,
-            "--merge makes no run and would ignore it; it applies --slo, --max-lag, --max-miss, --json and --compare",
+            "--merge, which makes no run; it applies --slo, --max-lag, --max-miss, --json and --compare",
         ),
     };
     let unfit = args.given.iter().find(|(name, source)| {
         *source == ValueSource::CommandLine && !applied.contains(&name.as_str())
     });
     match unfit {
-        Some((name, _)) => {
-            let name = format!("--{}", name.replace('_', "-"));
-            Err(setting(&name, "given", mend))
-        }
+        Some((name, _)) => Err(unfit_for(&format!("--{}", name.replace('_', "-")), mend)),
         None => Ok(()),
     }
 }
@@ -161,7 +163,7 @@ pub(super) fn check_self_test(args: &BenchArgs) -> Result<(), ConfigError> {
     Err(setting(
         "--rps × --duration",
         &format!("{arrivals:.0} arrivals"),
-        "--self-test needs 3,000 or more, so that its stalls are noticed",
+        "--self-test needs 3,000 or more to detect its stalls",
     ))
 }
 
@@ -169,15 +171,15 @@ pub(super) fn check_generator(args: &BenchArgs) -> Result<(), ConfigError> {
     if args.tick > MAX_TICK {
         return Err(setting(
             "--tick",
-            &humantime::format_duration(args.tick).to_string(),
-            "give at most 10ms: timeouts and signals are looked at between ticks",
+            &human_duration(args.tick),
+            "give at most 10ms: timeouts and signals are checked between ticks",
         ));
     }
     if args.tick > args.max_lag {
         return Err(setting(
             "--tick",
-            &humantime::format_duration(args.tick).to_string(),
-            "it would cause more lag than --max-lag allows; shorten it",
+            &human_duration(args.tick),
+            "it would cause more lag than --max-lag allows; give a shorter one",
         ));
     }
     if args.connections < u32::from(args.threads) {
@@ -195,7 +197,7 @@ pub(super) fn check_generator(args: &BenchArgs) -> Result<(), ConfigError> {
             "--max-in-flight",
             &args.max_in_flight.to_string(),
             &format!(
-                "the {} --connections can never all be used; raise it",
+                "it is below the {} --connections; raise it",
                 args.connections
             ),
         ));

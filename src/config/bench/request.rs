@@ -10,8 +10,8 @@ use std::path::Path;
 use clap::parser::ValueSource;
 
 use crate::cli::BenchArgs;
-use crate::config::{ConfigError, Target, setting};
-use crate::load::{Header, HeaderLine, Method, Request, Template};
+use crate::config::{ConfigError, Target, conflict, setting};
+use crate::load::{Header, HeaderLine, Method, Request, Statuses, Template};
 
 /// Every arrival is put together in memory anew: what is larger measures the memory.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -35,17 +35,33 @@ pub(super) fn request(args: &BenchArgs, target: &Target) -> Result<Option<Reques
         let mend = format!("a {} has no body; leave it out", method.name());
         return Err(setting("--body", &value, &mend));
     }
+    if args.contains.is_some() && method.is_head() {
+        let mend = "no answer to HEAD has a body; leave it out, or give --method GET";
+        let text = args.contains.as_deref().unwrap_or_default();
+        return Err(setting("--match", text, mend));
+    }
+    let (expect, contains) = expected(args)?;
     Ok(Some(Request {
         headers: headers(args)?,
-        expect: match &args.expect {
-            Some(text) => Some(parsed("--expect", text)?),
-            None => None,
-        },
-        contains: contains(args, &method)?,
+        expect,
+        contains,
         method,
         path,
         body,
     }))
+}
+
+/// Which answers are right: their statuses, and what they contain.
+pub(super) fn expected(
+    args: &BenchArgs,
+) -> Result<(Option<Statuses>, Option<String>), ConfigError> {
+    let expect = args.expect.as_ref();
+    let expect = expect.map(|text| parsed("--expect", text)).transpose()?;
+    if args.contains.as_ref().is_some_and(String::is_empty) {
+        let mend = "every body contains it; give a text, or leave it out";
+        return Err(setting("--match", "", mend));
+    }
+    Ok((expect, args.contains.clone()))
 }
 
 fn parsed<T>(name: &str, text: &str) -> Result<T, ConfigError>
@@ -77,13 +93,14 @@ fn refuse_any(args: &BenchArgs, target: &Target) -> Result<(), ConfigError> {
     };
     let mend = match target {
         Target::Store => {
-            "it belongs to a request over HTTP, and --target store makes none; give a URL with a path, such as \
-             --target http://127.0.0.1:8080/path"
+            "it belongs to an HTTP request, and --target store makes none; give a URL with a path, such as --target \
+             http://127.0.0.1:8080/path"
                 .into()
         }
         Target::Http { url, .. } => format!(
-            "it belongs to a URL with a path, and --target {url} is a kvpoc serve, which is asked by its own routes; \
-             give --target {url}/path, or {url}/? for the root"
+            "it belongs to a URL with a path, but --target {url} is a kvpoc serve, which has its own routes; give \
+             --target {url}{joint}/path, or {url}{joint}/? for the root",
+            joint = url.before_path()
         ),
     };
     Err(setting(name, &value, &mend))
@@ -94,7 +111,7 @@ fn bytes(count: usize) -> String {
 }
 
 /// A flag is one header; a variable and a settings file hold one on each line.
-fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
+pub(super) fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
     let is_typed = args
         .given
         .iter()
@@ -124,8 +141,8 @@ fn headers(args: &BenchArgs) -> Result<Vec<Header>, ConfigError> {
 fn body(args: &BenchArgs) -> Result<Option<Template>, ConfigError> {
     let (name, value, text) = match (&args.body, &args.body_file) {
         (Some(_), Some(_)) => {
-            let names = "--body, --body-file";
-            return Err(setting(names, "both", "a request has one body; give one"));
+            let names = "--body and --body-file";
+            return Err(conflict(names, "a request has one body; give one"));
         }
         (None, None) => return Ok(None),
         (Some(text), None) => ("--body", bytes(text.len()), text.clone().into_bytes()),
@@ -154,22 +171,4 @@ fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
             Err(setting("--body-file", &file.display().to_string(), &mend))
         }
     }
-}
-
-fn contains(args: &BenchArgs, method: &Method) -> Result<Option<String>, ConfigError> {
-    let Some(text) = &args.contains else {
-        return Ok(None);
-    };
-    if text.is_empty() {
-        return Err(setting(
-            "--match",
-            text,
-            "every body contains it; give a text, or leave it out",
-        ));
-    }
-    if method.is_head() {
-        let mend = "no answer to HEAD has a body; leave it out, or give --method GET";
-        return Err(setting("--match", text, mend));
-    }
-    Ok(Some(text.clone()))
 }

@@ -3,17 +3,13 @@
 //! Enters: a [`StoreConfig`]. Leaves: a fred client, or what is wrong with a certificate. Must not contact anything,
 //! nor let fred wait or repeat without end; how much it may queue is for `health` to bound.
 
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::rustls::pki_types::pem::PemObject;
-use fred::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use fred::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use fred::rustls::ClientConfig;
 use fred::types::Builder;
 use fred::types::config::{
     ClusterDiscoveryPolicy, Config, HostMapping, ReconnectError, ReconnectPolicy, Server,
@@ -23,6 +19,7 @@ use fred::types::config::{
 use super::super::StoreError;
 use super::{plain, words};
 use crate::config::{Login, Node, Secret, Servers, StoreConfig, StoreUrl, TlsFiles, Topology};
+use crate::tls;
 
 /// First and longest wait between two attempts to reconnect; fred adds jitter of up to 100 ms. Short, so
 /// that a store which returns is used again within a second.
@@ -62,7 +59,7 @@ pub(super) fn error(url: &StoreUrl, error: &Error) -> StoreError {
     // Trying again mends no certificate.
     if is_about_tls(url, error) {
         return StoreError::Setup(format!(
-            "{url}: no TLS with it: {text}; see --store-tls-ca, --store-tls-cert"
+            "{url}: TLS failed: {text}; see --store-tls-ca, --store-tls-cert"
         ));
     }
     if *error.kind() == ErrorKind::Config || words::is_of_no_cluster(text) {
@@ -189,51 +186,14 @@ impl HostMapping for FirstName {
     }
 }
 
+/// The settings of its certificates, as messages name them.
+const SETTINGS: tls::Settings = tls::Settings {
+    ca: "--store-tls-ca",
+    certificate: "--store-tls-cert",
+    key: "--store-tls-key",
+    whose: "the store",
+};
+
 pub(super) fn tls(files: &TlsFiles) -> Result<ClientConfig, StoreError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = &files.ca {
-        let setting = "--store-tls-ca";
-        for certificate in certificates(setting, file)? {
-            let added = roots.add(certificate);
-            added.map_err(|error| wrong(setting, file, &error))?;
-        }
-    } else {
-        // Some of the system's are older than any standard; the others will do.
-        let found = fred::rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-    }
-    if roots.is_empty() {
-        return Err(StoreError::Setup(
-            "the system has no certificates to check the store's against: give --store-tls-ca FILE"
-                .into(),
-        ));
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Setup(error.to_string()))?
-        .with_root_certificates(roots);
-    let Some((certificate, key)) = &files.identity else {
-        return Ok(builder.with_no_client_auth());
-    };
-    let chain = certificates("--store-tls-cert", certificate)?;
-    let setting = "--store-tls-key";
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(setting, key, &error))?;
-    builder
-        .with_client_auth_cert(chain, private)
-        .map_err(|error| wrong(setting, key, &error))
-}
-
-fn certificates(setting: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    match found {
-        Ok(found) if found.is_empty() => Err(wrong(setting, file, &"it holds no certificate")),
-        found => found.map_err(|error| wrong(setting, file, &error)),
-    }
-}
-
-fn wrong(setting: &str, file: &Path, reason: &dyn Display) -> StoreError {
-    let file = file.display();
-    StoreError::Setup(format!(
-        "{setting} {file}: {reason}; give a file in PEM form"
-    ))
+    tls::checked(files, &SETTINGS).map_err(|error| StoreError::Setup(error.to_string()))
 }

@@ -70,7 +70,7 @@ const PHRASES: &[(&str, Meaning)] = &[
 ];
 
 const PASSWORD_COMES_FROM: &str =
-    "a password is taken from the URL, KVPOC_STORE_PASSWORD or --store-password-file";
+    "set the password in the URL, in KVPOC_STORE_PASSWORD or by --store-password-file";
 
 /// What a command said that a script gave: engines put the script and its line in front, some of them twice, or behind.
 fn without_script(text: &str) -> &str {
@@ -154,10 +154,10 @@ pub(super) fn error(text: String, is_cluster: bool) -> StoreError {
         Some(Full) => StoreError::Full(text),
         Some(Login) => StoreError::Refused(with_advice(&text)),
         Some(Permission) => StoreError::Refused(format!(
-            "{text}; its access rules (ACL) have to allow this to the user that --store-user or the URL names"
+            "{text}; allow this in the access rules (ACL) of the store for the user of --store-user or the URL"
         )),
         Some(Cluster) if !is_cluster => StoreError::Refused(format!(
-            "{text}; it is a node of a cluster: write redis-cluster instead of redis in the URL"
+            "{text}; this is a node of a cluster: write redis-cluster instead of redis in the URL"
         )),
         Some(Cluster | NoCluster | OtherKind) | None => StoreError::Refused(text),
     }

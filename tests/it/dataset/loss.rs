@@ -132,7 +132,7 @@ fn nothing_is_advised_about_a_dataset_that_another_run_has_taken_over() {
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("taken over"), "{text}");
         assert!(
-            !text.contains("To complete") && !text.contains("To mend"),
+            !text.contains("To complete") && !text.contains("To repair"),
             "{text}"
         );
     }

@@ -232,7 +232,7 @@ fn what_a_message_advises_can_be_run_as_it_stands() {
     let url = server.url();
     seed(&url, 9_000, "--key-prefix p: --value-size 100");
     let line = "--keys 8000 --key-prefix p: --value-size 90 --rate 4k --batch 100";
-    let (mut seeding, told) = start_until(&format!("seed --store {url} {line}"), "be without them");
+    let (mut seeding, told) = start_until(&format!("seed --store {url} {line}"), "To remove them");
     let cli = format!("redis-cli -h 127.0.0.1 -p {}", server.port);
     for part in [
         format!("{cli} FLUSHDB"),
@@ -258,7 +258,7 @@ fn what_a_message_advises_can_be_run_as_it_stands() {
     let text = expect_code(&format!("{found} --store {url}"), 1);
     let advised = text
         .lines()
-        .find_map(|line| line.strip_prefix("To mend it: kvpoc "))
+        .find_map(|line| line.strip_prefix("To repair it: kvpoc "))
         .unwrap_or_else(|| panic!("no advice in {text}"));
     expect_code(advised, 0);
     assert_eq!(note(&url)["state"], "verified");

@@ -104,6 +104,8 @@ struct Pieces {
     /// Answers that should have come in each.
     expected: Vec<f64>,
     came: Vec<f64>,
+    /// Of a log, in which a burst can be most of what is expected of a window, and its latency no silence.
+    is_recorded: bool,
 }
 
 impl Pieces {
@@ -129,10 +131,12 @@ impl Pieces {
             let ends = |(one, due): (usize, &f64)| due * shares[piece - one];
             due[..=piece].iter().enumerate().map(ends).sum()
         });
+        let mut stretches = flow.outline.stretches.iter();
         Some(Self {
             length_ns,
             expected: expected.collect(),
             came,
+            is_recorded: stretches.any(|stretch| stretch.recorded_middle_ns.is_some()),
         })
     }
 
@@ -153,7 +157,7 @@ impl Pieces {
         while length <= count {
             for start in 0..=count - length {
                 let window = start..start + length;
-                if self.gap(&window).is_silent() {
+                if self.gap(&window).is_silent() && self.is_throughout(&window) {
                     is_silent[window].fill(true);
                 }
             }
@@ -166,6 +170,16 @@ impl Pieces {
             gaps.push(self.gap(&self.trimmed(start..end)));
         }
         gaps
+    }
+
+    /// Of a log: hardly any answers came in any quarter of a window.
+    fn is_throughout(&self, window: &Range<usize>) -> bool {
+        let edge = |quarter: usize| window.start + window.len() * quarter / 4;
+        !self.is_recorded
+            || (0..4).all(|quarter| {
+                let Gap { expected, came, .. } = self.gap(&(edge(quarter)..edge(quarter + 1)));
+                came <= HARDLY * expected
+            })
     }
 
     /// Without what a window took in before and behind.

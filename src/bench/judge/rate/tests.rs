@@ -328,6 +328,43 @@ proptest! {
     }
 }
 
+/// Where the few independent values at the end lie in a line by chance.
+#[test]
+fn a_latency_that_rose_once_is_none_in_rare_draws_either() {
+    for (rps, duration_s, before_s, rise_s, at, seed) in [
+        (
+            197,
+            14.0,
+            0.049_106_902_262_538_17,
+            0.207_266_916_310_048_95,
+            0.158_596_599_690_145_83,
+            10_942_278_478_207_794_955,
+        ),
+        (
+            182,
+            9.0,
+            0.001,
+            0.286_432_150_792_130_75,
+            0.220_095_955_373_380_5,
+            7_433_753_171_010_413_005,
+        ),
+    ] {
+        let target = Target::Step {
+            before_s,
+            after_s: before_s + rise_s,
+            at_s: at * duration_s,
+        };
+        let stages = format!("{rps}:{duration_s}s");
+        let found = pace(
+            &flow(target, &stages, Arrivals::Poisson, seed),
+            1,
+            1,
+            MIN_RATE,
+        );
+        assert_eq!(found, Pace::Kept, "{stages}");
+    }
+}
+
 #[test]
 fn each_stage_is_judged_by_itself() {
     let target = Target::Queue { utilization: 0.2 };

@@ -182,7 +182,7 @@ fn a_stall_of_the_generator_is_its_own_fault() {
     expect(
         found,
         Verdict::GeneratorLimited,
-        "without the generator's part",
+        "without the generator's delay",
     );
     let received_late = |number| Fate {
         service_ms: 50,
@@ -193,7 +193,7 @@ fn a_stall_of_the_generator_is_its_own_fault() {
     expect(
         found,
         Verdict::GeneratorLimited,
-        "the generator's own delay is 127.01 ms",
+        "generator delay 127.01 ms",
     );
     // The target's own part is above the bound too.
     let both = |number| Fate {
@@ -222,7 +222,7 @@ fn too_few_connections_are_no_fault_of_the_target() {
     expect(
         found,
         Verdict::GeneratorLimited,
-        "the connections are the limit, not the target",
+        "too few connections; the target was as fast",
     );
     // The same wait, and the target is slower with all connections busy.
     evidence.flow.pool.full_s = 60.0;
@@ -286,7 +286,7 @@ fn an_objective_that_nothing_was_held_against_does_not_vanish() {
     expect(
         verdict_of(&evidence),
         Verdict::Invalid,
-        "no arrival was of what write.p99 ≤ 20.00 ms bounds",
+        "no request to check write.p99 ≤ 20.00 ms against",
     );
     // Whoever ended it early knows why.
     evidence.ended_early = Some("nothing can mend it".into());
@@ -306,7 +306,7 @@ fn what_makes_figures_worthless_comes_first() {
     expect(
         verdict("", wrong),
         Verdict::Invalid,
-        "1 answers were not what was asked for",
+        "1 answers did not match their requests",
     );
     let missing = |number| Fate {
         end: End::Sent(Outcome::Ok(Work {
@@ -341,14 +341,14 @@ fn what_makes_figures_worthless_comes_first() {
         ..empty
     };
     empty.interrupted = false;
-    expect(verdict_of(&empty), Verdict::Invalid, "no arrival");
+    expect(verdict_of(&empty), Verdict::Invalid, "no request was due");
     let counted = Reconciliation::of((10_000, 0), (10_000, 10_000), 0, 10.0);
     let counted = Books::Told(counted);
     let found = judge(&healthy(), &[], &Generator::default(), &counted);
     expect(
         found,
         Verdict::Invalid,
-        "counted less than was answered: 0 of 10,000 keys",
+        "counted less than the answers account for: 0 of 10,000 keys",
     );
 }
 
@@ -359,7 +359,7 @@ fn a_generator_without_time_left_blames_itself_but_not_for_refusals() {
     expect(
         verdict_of(&lagging),
         Verdict::GeneratorLimited,
-        "lag p99 of 5.00 ms is above 5.00 ms",
+        "lag p99 of 5.00 ms exceeds 5.00 ms",
     );
     let refused = |_| Fate {
         end: End::Sent(Outcome::Error(Cause::Status(503))),

@@ -9,7 +9,7 @@ use crate::bench::plan::form::Form;
 use crate::bench::plan::keys::Chooser;
 use crate::bench::plan::workload::headers;
 use crate::load::{KeysDist, Request};
-use crate::record::Dataset;
+use crate::record::{self, Dataset, Decoded};
 use crate::units::KeyCount;
 use proptest::prelude::*;
 
@@ -19,6 +19,7 @@ fn workload(mix: &str, verify: f64, known: bool) -> Workload {
         key_prefix: "user:session:".into(),
         value_size: "256".parse().expect("a size"),
         seed: 1,
+        format: crate::record::Format::Record,
     };
     let keys = KeyCount::new(1_000_000).expect("in range");
     Workload {
@@ -247,7 +248,7 @@ fn another_targets_answer_is_taken_as_it_is_and_stands_for_no_commands() {
     let workload = Workload {
         form: Some(Arc::new(Form::of(&Request::of_path("/x/{id}")))),
         fetch: Fetch::Pipeline,
-        ..workload("batch", 1.0, true)
+        ..workload("batch", 1.0, false)
     };
     let work = |hits, misses| {
         Answer::Good(Work {
@@ -275,6 +276,62 @@ fn another_targets_answer_is_taken_as_it_is_and_stands_for_no_commands() {
     assert_eq!(workload.judge(1, 200, b"not"), Answer::Wrong);
     assert_eq!(workload.judge(1, 200, b"it is ok"), work(0, 0));
     assert_eq!(workload.judge(1, 404, b"ok"), Answer::Status(404));
+}
+
+#[test]
+fn another_targets_answers_are_compared_where_its_records_are_known() {
+    for (verify, compared) in [(1.0, true), (0.0, false)] {
+        let workload = Workload {
+            form: Some(Arc::new(Form::of(&Request::of_path("/x/{id}")))),
+            ..workload("batch", verify, true)
+        };
+        assert!(workload.looks_at_bodies());
+        let right = session(&workload, 3);
+        let work = |hits, misses| {
+            Answer::Good(Work {
+                hits,
+                misses,
+                compared: u32::from(compared && hits > 0),
+                ..Work::default()
+            })
+        };
+        assert_eq!(workload.judge(3, 200, right.as_bytes()), work(1, 0));
+        let unseen = if compared { Answer::Wrong } else { work(1, 0) };
+        let other = session(&workload, 4);
+        assert_eq!(workload.judge(3, 200, other.as_bytes()), unseen);
+        assert_eq!(workload.judge(3, 204, b""), unseen);
+        assert_eq!(workload.judge(3, 404, b""), work(0, 1));
+        assert_eq!(workload.judge(3, 500, b""), Answer::Status(500));
+    }
+}
+
+#[test]
+fn records_of_json_are_known_by_their_ids_and_compared_with_their_padding() {
+    for format in [Format::Json, Format::Raw] {
+        for verify in [0.0, 1.0] {
+            let mut workload = workload("batch", verify, true);
+            workload.dataset.as_mut().expect("a dataset").format = format;
+            let judge = |indexes: [u64; 3]| {
+                workload.judge_values(1, &indexes.map(|index| workload.record(index)))
+            };
+            assert!(matches!(judge([3, 4, 5]), Answer::Good(_)));
+            assert_eq!(judge([3, 5, 4]), Answer::Wrong);
+        }
+    }
+    let mut workload = workload("single", 1.0, true);
+    workload.dataset.as_mut().expect("a dataset").format = Format::Json;
+    let stored = workload.record(3).expect("a record");
+    let stored = std::str::from_utf8(&stored).expect("text");
+    // As serve answers it.
+    let served = stored.replace("\"}", "\",\"validated_at\":\"2026-01-02T03:04:05Z\"}");
+    let right = workload.read(1, 0, 0).compared();
+    assert_eq!(workload.judge(3, 200, served.as_bytes()), right);
+    for wrong in [
+        served.replace("padding\":\"", "padding\":\"x"),
+        served.replace("padding", "filler"),
+    ] {
+        assert_eq!(workload.judge(3, 200, wrong.as_bytes()), Answer::Wrong);
+    }
 }
 
 #[test]

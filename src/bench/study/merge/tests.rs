@@ -72,6 +72,7 @@ fn part(shard: Shard, schedule: &Schedule, latencies_us: &[u64]) -> Part {
         drain_s: 0.1,
         failed_connects: BTreeMap::new(),
         malformed_answers: BTreeMap::new(),
+        tls_handshakes: None,
         resent: 0,
         generator: Generator::default(),
         reconciliation: None,
@@ -163,7 +164,7 @@ fn what_does_not_belong_together_is_not_added_up() {
     for (change, expected) in [
         (
             (|parts| drop(parts.pop())) as fn(&mut Vec<Part>),
-            "2 results are there",
+            "got 2 results",
         ),
         (|parts| parts[1].conditions.shard = "0/3".into(), "twice"),
         (|parts| parts[1].conditions.shard = "3/3".into(), "from 0"),
@@ -174,7 +175,7 @@ fn what_does_not_belong_together_is_not_added_up() {
         ),
         (
             |parts| parts[2].conditions.target = "store".into(),
-            "the store itself",
+            "one generator drove the store",
         ),
         (
             |parts| parts[2].conditions.method = Some("POST".into()),
@@ -184,9 +185,12 @@ fn what_does_not_belong_together_is_not_added_up() {
             |parts| parts[1].conditions.expect = Some("2xx".into()),
             "expect is",
         ),
-        (|parts| parts[2].conditions.generators = 3, "merged already"),
+        (
+            |parts| parts[2].conditions.generators = 3,
+            "already a merged result",
+        ),
         (|parts| parts[2].evidence.objectives.max_miss = 0.5, "--slo"),
-        (Vec::clear, "no result"),
+        (Vec::clear, "no result to merge"),
     ] {
         let error = refusal(change).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");

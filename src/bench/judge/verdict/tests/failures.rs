@@ -44,13 +44,13 @@ fn a_rate_is_one_of_good_answers_where_no_objective_bounds_the_errors() {
             "errors=none",
             1,
             Verdict::TargetMissed,
-            "0.00 % of the arrivals were answered well: 0 of 10,000",
+            "0.00 % of the requests were answered correctly: 0 of 10,000",
         ),
         (
             "errors=none",
             2,
             Verdict::TargetMissed,
-            "50.00 % of the arrivals were answered well",
+            "50.00 % of the requests were answered correctly",
         ),
         (
             "errors=none,rate=50%",
@@ -95,7 +95,7 @@ fn a_rate_is_one_of_good_answers_where_no_objective_bounds_the_errors() {
     expect(
         found,
         Verdict::TargetMissed,
-        "stage 2: 50.00 % of the arrivals were answered well",
+        "stage 2: 50.00 % of the requests were answered correctly",
     );
 }
 
@@ -167,7 +167,7 @@ fn what_the_end_of_the_run_cut_off_is_the_fault_of_who_held_it_up() {
     expect(
         verdict_of(&evidence),
         Verdict::GeneratorLimited,
-        "1.00 % of the requests failed: 0 errors, 0 timeouts, 96 unsent, 4 unanswered: the connections are the limit",
+        "1.00 % of the requests failed: 0 errors, 0 timeouts, 96 unsent, 4 unanswered: too few connections",
     );
     // No answer came while they were busy: the target hung.
     evidence.flow.pool.full_answers = 0;
