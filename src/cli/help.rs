@@ -170,7 +170,6 @@ const BENCH: Table = (
             "Requests from a file",
             &["requests", "requests_order", "replay", "speed"],
         ),
-        ("TLS of an https target", &["ca", "cert", "key", "insecure"]),
         (
             "Load",
             &[

@@ -196,7 +196,7 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ("kvpoc bench --max-lag 1us", "for --tick"),
         ("kvpoc bench --repeat 3 --find-max", "one of them at a time"),
         ("kvpoc bench --repeat 3 --merge a", "one of them at a time"),
-        ("kvpoc bench --repeat 3 --out x", "makes several whole ones"),
+        ("kvpoc bench --repeat 3 --out x", "makes several whole runs"),
         (
             "kvpoc bench --repeat 3 --compare a",
             "by --compare and --against",

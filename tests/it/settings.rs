@@ -74,7 +74,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("bench --start-at 2020-01-01T00:00:00Z", "the next day"),
     ("bench --merge a.json --out b", "--out"),
     ("bench --merge a.json --layers", "one of them"),
-    ("bench --compare a --against b --rps 5", "would ignore it"),
+    (
+        "bench --compare a --against b --rps 5",
+        "which makes no run",
+    ),
     ("bench --compare a --against b --out c", "--out"),
     ("bench --fail-on p99=10", "p99=+10%"),
     ("bench --repeat 0", "--repeat"),
