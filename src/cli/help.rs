@@ -164,7 +164,6 @@ const BENCH: Table = (
                 "token_file",
             ],
         ),
-        ("TLS of the target", &["ca", "cert", "key", "insecure"]),
         (
             "Requests from a file",
             &["requests", "requests_order", "replay", "speed"],
