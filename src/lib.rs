@@ -31,6 +31,7 @@ pub mod random;
 pub mod record;
 pub mod seed;
 pub mod serve;
+pub mod source;
 pub mod store;
 pub mod tls;
 pub mod units;

@@ -40,6 +40,8 @@ const SEED: Table = (
             "Dataset",
             &[
                 "keys",
+                "from",
+                "key",
                 "format",
                 "value_size",
                 "key_prefix",

@@ -3,6 +3,7 @@
 //! Enters: arguments and variables, through clap. Leaves: a [`SeedArgs`]. Must not decide anything that involves two
 //! settings.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -10,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::{STORE, StoreArgs};
 use crate::record::Format;
+use crate::source::KeyTemplate;
 use crate::units::{
     KeyCount, Rate, ValueSize, parse_duration, parse_duration_or_zero, parse_ttl_or_zero,
 };
@@ -24,6 +26,14 @@ pub struct SeedArgs {
     /// Number of keys to load: indexes 0 to N-1
     #[arg(long, env = "KVPOC_KEYS", value_name = "N", default_value = "10000000")]
     pub keys: KeyCount,
+
+    /// Load the lines of this file (NDJSON: one JSON object per line) instead of generated values
+    #[arg(long, env = "KVPOC_FROM", value_name = "FILE")]
+    pub from: Option<PathBuf>,
+
+    /// Key of each line of --from; {member} is replaced by that member of the object: user:{id}
+    #[arg(long, env = "KVPOC_KEY", value_name = "TEMPLATE")]
+    pub key: Option<KeyTemplate>,
 
     /// Values: record (kvpoc's binary records, fastest to serve), json (the same records as JSON, for a service that reads
     /// JSON) or raw (random bytes; kvpoc serve and bench cannot read them as sessions)
@@ -142,6 +152,10 @@ pub struct SeedArgs {
     #[arg(long, env = "KVPOC_SEED_JSON", value_name = "BOOL", value_parser = BoolishValueParser::new(),
           num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub json: bool,
+
+    /// The settings that do not have their defaults, filled in after parsing.
+    #[arg(skip)]
+    pub given: Vec<(String, clap::parser::ValueSource)>,
 
     /// How to reach the store.
     #[command(flatten)]

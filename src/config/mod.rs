@@ -129,10 +129,10 @@ fn parse(
         .try_get_matches_from(arguments)
         .and_then(|matches| {
             let mut cli = Cli::from_arg_matches(&matches)?;
-            if let (Command::Bench(args), Some((_, matches))) =
-                (&mut cli.command, matches.subcommand())
-            {
-                args.given = given(matches);
+            match (&mut cli.command, matches.subcommand()) {
+                (Command::Bench(args), Some((_, matches))) => args.given = given(matches),
+                (Command::Seed(args), Some((_, matches))) => args.given = given(matches),
+                _ => {}
             }
             Ok(cli)
         })

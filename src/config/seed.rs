@@ -1,9 +1,13 @@
 //! Settings of `seed`, checked.
 //!
 //! Enters: what the user typed. Leaves: a [`SeedConfig`], whose batches fit into memory. Must not ask the store what
-//! it holds.
+//! it holds, nor read the file of which it is to be loaded.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use clap::parser::ValueSource;
 
 use super::{
     ConfigError, MAX_INDEX_DIGITS, StoreConfig, StoreUrl, check_key_prefix, conflict, setting,
@@ -12,6 +16,7 @@ use super::{
 use crate::cli::{Reads, SeedArgs, SyncAt};
 use crate::random::Order;
 use crate::record::{Dataset, Format};
+use crate::source::{KeyTemplate, Source};
 use crate::units::{KeyCount, Rate, ValueSize, human_bytes};
 
 /// What one batch of a seed may hold.
@@ -30,6 +35,10 @@ pub struct SeedConfig {
     pub store: StoreConfig,
     /// What the keys and values are.
     pub dataset: Dataset,
+    /// The file whose lines are loaded in their place, and what their keys are made of.
+    pub from: Option<(PathBuf, KeyTemplate)>,
+    /// The same file, once it was read ([`SeedConfig::take_source`]).
+    pub source: Option<Arc<Source>>,
     /// How many.
     pub keys: KeyCount,
     /// Keys in one batch.
@@ -78,6 +87,50 @@ pub enum SeedMode {
     VerifyOnly,
 }
 
+impl SeedConfig {
+    /// What is to be loaded are the lines of this file.
+    pub fn take_source(&mut self, source: Source) {
+        self.keys = source.keys();
+        self.dataset.key_prefix = source.template().prefix().into();
+        self.dataset.value_size = ValueSize::Fixed(source.typical_bytes());
+        self.dataset.format = Format::Json;
+        // By the longest line, which all of a batch may be as long as.
+        let longest = source.longest_bytes().max(1) as u64;
+        let of_window = MAX_WINDOW_BYTES / self.in_flight as u64;
+        let fitting = (MAX_BATCH_BYTES.min(of_window) / longest).max(1);
+        self.batch = u64::from(self.batch).min(fitting) as u32;
+        self.source = Some(Arc::new(source));
+    }
+}
+
+/// The file that is to be loaded. What would make the values is refused beside it: it would be ignored.
+fn from(args: &SeedArgs) -> Result<Option<(PathBuf, KeyTemplate)>, ConfigError> {
+    const UNFIT: [&str; 5] = ["keys", "value_size", "key_prefix", "format", "shuffle"];
+    let (file, key) = match (&args.from, &args.key) {
+        (None, None) => return Ok(None),
+        (Some(file), Some(key)) => (file, key),
+        (Some(file), None) => {
+            let mend = "give --key too, with members of its lines, such as --key user:{id}";
+            return Err(setting("--from", &file.display().to_string(), mend));
+        }
+        (None, Some(key)) => {
+            let mend = "it belongs to the lines of --from FILE; give that too, or --key-prefix";
+            return Err(setting("--key", &key.to_string(), mend));
+        }
+    };
+    let unfit = args.given.iter().find(|(name, source)| {
+        *source == ValueSource::CommandLine && UNFIT.contains(&name.as_str())
+    });
+    match unfit {
+        Some((name, _)) => Err(setting(
+            &format!("--{}", name.replace('_', "-")),
+            "given",
+            "all lines of --from are loaded as they are, in their order, under --key; leave it out",
+        )),
+        None => Ok(Some((file.clone(), key.clone()))),
+    }
+}
+
 pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
     check_key_prefix(&args.key_prefix)?;
     check_value_size("--value-size", args.value_size, args.format)?;
@@ -98,6 +151,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             ),
         ));
     }
+    let from = from(&args)?;
     let store = store(args.store, args.store_timeout)?.read_by(None, Reads::Direct);
     if args.sync == SyncAt::Batch && !matches!(store.url, StoreUrl::Embedded(_)) {
         let mend =
@@ -112,12 +166,7 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
             seed: args.seed,
             format: args.format,
         },
-        keys: args.keys,
-        batch,
-        in_flight: args.in_flight as usize,
-        ttl: (!args.ttl.is_zero()).then_some(args.ttl),
-        ttl_jitter: share("--ttl-jitter", args.ttl_jitter)?,
-        order: if args.shuffle {
+        order: if args.shuffle && from.is_none() {
             Order::Shuffled {
                 keys: args.keys.get(),
                 seed: args.seed,
@@ -125,6 +174,13 @@ pub(super) fn seed(args: SeedArgs) -> Result<SeedConfig, ConfigError> {
         } else {
             Order::Ascending
         },
+        from,
+        source: None,
+        keys: args.keys,
+        batch,
+        in_flight: args.in_flight as usize,
+        ttl: (!args.ttl.is_zero()).then_some(args.ttl),
+        ttl_jitter: share("--ttl-jitter", args.ttl_jitter)?,
         rate: args.rate,
         connections: (args.connections > 0).then_some(args.connections.into()),
         mode: match (args.verify_only, args.resume) {

@@ -178,6 +178,7 @@ mod tests {
             seed: 1,
             record_version: 1,
             format: crate::record::Format::Record,
+            source: None,
             loaded: None,
             shuffled: false,
             state: None,

@@ -271,10 +271,11 @@ fn store_text(summary: &Value) -> String {
         // Records need no mention.
         let format = dataset["format"].as_str();
         let format = format.map_or_else(String::new, |format| format!(" ({format})"));
-        row(
-            "dataset",
-            format!("{prefix}0 … {keys} keys of {size} bytes{format}, seed {seed}{state}"),
-        );
+        let what = match dataset["source"]["key"].as_str() {
+            Some(key) => format!("{key}, {keys} lines of a file, {size} bytes on average"),
+            None => format!("{prefix}0 … {keys} keys of {size} bytes{format}, seed {seed}"),
+        };
+        row("dataset", what + &state);
     }
     let sample = &summary["sample"];
     row(

@@ -21,15 +21,24 @@ const DEFAULTS: [(&str, &str); 5] = [
 /// The load of the same dataset, gone on with; what expires can only be loaded anew.
 pub(super) fn resume(config: &SeedConfig, more: &[&str]) -> String {
     let dataset = &config.dataset;
-    let mut text = format!("kvpoc seed --keys {}", config.keys.get());
+    let mut text = match &config.source {
+        Some(source) => {
+            let (file, key) = (source.path().display(), source.template());
+            let [file, key] = [quoted(&file.to_string()), quoted(&key.to_string())];
+            format!("kvpoc seed --from {file} --key {key}")
+        }
+        None => format!("kvpoc seed --keys {}", config.keys.get()),
+    };
     let mut put = |flag: &str, value: String| {
         if !DEFAULTS.contains(&(flag, &*value)) {
             let _ = write!(text, " {flag} {}", quoted(&value));
         }
     };
-    put("--format", dataset.format.to_string());
-    put("--value-size", dataset.value_size.to_string());
-    put("--key-prefix", dataset.key_prefix.clone());
+    if config.source.is_none() {
+        put("--format", dataset.format.to_string());
+        put("--value-size", dataset.value_size.to_string());
+        put("--key-prefix", dataset.key_prefix.clone());
+    }
     put("--seed", dataset.seed.to_string());
     if let Some(rate) = config.rate {
         put("--rate", rate.to_string());

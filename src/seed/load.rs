@@ -18,6 +18,7 @@ use super::start::heals;
 use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::splitmix64;
+use crate::source::{Source, SourceError};
 use crate::store::{Batch, Store, StoreError};
 use crate::units::{grouped, human_bytes};
 
@@ -229,7 +230,10 @@ pub(super) async fn write(
         return Err(unconfirmed());
     }
     // Made anew for each attempt, which costs less than keeping it: few are ever repeated.
-    let batch = encode(config, indexes);
+    let batch = match &config.source {
+        Some(source) => read(source, indexes)?,
+        None => encode(config, indexes),
+    };
     // Again, as this process may have been stopped in what takes most of its time.
     if !lease.holds() {
         return Err(unconfirmed());
@@ -259,6 +263,25 @@ fn encode(config: &SeedConfig, indexes: impl Iterator<Item = u64>) -> Batch {
         );
     }
     batch
+}
+
+/// The lines of these indexes, which rise.
+fn read(source: &Source, indexes: impl Iterator<Item = u64>) -> Result<Batch, StoreError> {
+    let keys = indexes.size_hint().0;
+    let mut batch = Batch::with_capacity(keys, keys * source.typical_bytes());
+    let read = source.entries(indexes, |key, value| {
+        batch.push(
+            |out| out.extend_from_slice(key),
+            |out| out.extend_from_slice(value),
+        );
+    });
+    read.map_err(|error| unreadable(source, &error))?;
+    Ok(batch)
+}
+
+/// Trying again does not help.
+pub(super) fn unreadable(source: &Source, error: &SourceError) -> StoreError {
+    StoreError::Setup(format!("{}: {error}", source.path().display()))
 }
 
 fn words(

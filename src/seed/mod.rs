@@ -4,6 +4,7 @@
 //! claim a key that the store has not acknowledged, nor call a dataset complete that is not.
 
 mod advice;
+mod compare;
 mod estimate;
 mod found;
 mod keeper;
@@ -17,6 +18,7 @@ mod summary;
 mod verify;
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -28,7 +30,8 @@ use crate::exit;
 use crate::output;
 use crate::progress::Progress;
 use crate::record::Format;
-use crate::store::{State, Store, StoreStats, Usage};
+use crate::source::{KeyTemplate, Source};
+use crate::store::{DATASET_KEY, State, Store, StoreStats, Usage};
 use crate::units::grouped;
 use estimate::Estimate;
 use keeper::{Keeper, Kept};
@@ -52,7 +55,13 @@ const MAX_AUTOMATIC_CONNECTIONS: u64 = 8;
 /// # Errors
 /// When the store cannot be used at all, another run is loading it, or it holds another dataset than the one to
 /// resume; a load that began and failed is told by the exit code.
-pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+pub async fn run(mut config: SeedConfig, stop: CancellationToken) -> anyhow::Result<u8> {
+    if let Some((file, key)) = config.from.clone() {
+        match read_source(&config, file, key, &stop).await? {
+            Some(source) => config.take_source(source),
+            None => return Ok(exit::INTERRUPTED),
+        }
+    }
     if config.dry_run {
         return tokio::select! {
             text = preview::plan_text(&config) => {
@@ -106,6 +115,32 @@ pub async fn run(config: SeedConfig, stop: CancellationToken) -> anyhow::Result<
     })
 }
 
+/// The file that is to be loaded, read once to its end; `None` when it was stopped.
+async fn read_source(
+    config: &SeedConfig,
+    file: PathBuf,
+    key: KeyTemplate,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Source>> {
+    if !config.quiet {
+        output::say(&format!("Reading {} and its keys", file.display()));
+    }
+    let shown = file.display().to_string();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread of its own, so that nobody who stops this run waits for a large file.
+    std::thread::spawn(move || {
+        // Nobody listens any more when it was stopped.
+        let _ = tell.send(Source::open(&file, &key, DATASET_KEY));
+    });
+    tokio::select! {
+        source = told => {
+            let source = source.context("the file was not read")?;
+            source.map(Some).with_context(|| format!("cannot load --from {shown}"))
+        }
+        () = stop.cancelled() => Ok(None),
+    }
+}
+
 /// What this run has loaded by now, if anything.
 #[derive(Default)]
 struct Loaded {
@@ -130,10 +165,15 @@ async fn load_keys(
             start => format!(", resuming after {}", grouped(start)),
         };
         output::say(&format!(
-            "Seeding {} keys of {} bytes{} into {} ({} {}, {} keys now){from}",
+            "Seeding {} keys of {} bytes{}{} into {} ({} {}, {} keys now){from}",
             grouped(config.keys.get()),
             config.dataset.value_size,
+            match &config.source {
+                Some(source) => format!(" each from {}", source.path().display()),
+                None => String::new(),
+            },
             match config.dataset.format {
+                _ if config.source.is_some() => String::new(),
                 Format::Record => String::new(),
                 format => format!(", {},", format.values()),
             },

@@ -47,13 +47,16 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
     };
     row(
         "Would load",
-        format!(
-            "{} keys, {}0 to {}{}",
-            grouped(keys),
-            dataset.key_prefix,
-            dataset.key_prefix,
-            config.keys.get() - 1
-        ),
+        match &config.source {
+            Some(source) => format!("{} keys, {}", grouped(keys), source.template()),
+            None => format!(
+                "{} keys, {}0 to {}{}",
+                grouped(keys),
+                dataset.key_prefix,
+                dataset.key_prefix,
+                config.keys.get() - 1
+            ),
+        },
     );
     if start > 0 {
         row(
@@ -61,15 +64,7 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
             format!("the first {} keys are already loaded", grouped(start)),
         );
     }
-    row(
-        "Values",
-        format!(
-            "{} bytes each, {}, random seed {}",
-            dataset.value_size,
-            dataset.format.values(),
-            dataset.seed
-        ),
-    );
+    row("Values", values(config));
     row(
         "Keys and values",
         format!(
@@ -105,4 +100,22 @@ pub(super) async fn plan_text(config: &SeedConfig) -> anyhow::Result<String> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What the values are.
+fn values(config: &SeedConfig) -> String {
+    let dataset = &config.dataset;
+    match &config.source {
+        Some(source) => format!(
+            "the lines of {}, {} bytes on average with their keys",
+            source.path().display(),
+            dataset.value_size
+        ),
+        None => format!(
+            "{} bytes each, {}, random seed {}",
+            dataset.value_size,
+            dataset.format.values(),
+            dataset.seed
+        ),
+    }
 }

@@ -15,7 +15,7 @@ use crate::config::{SeedConfig, SeedMode};
 use crate::output;
 use crate::random::Order;
 use crate::record::Dataset;
-use crate::store::{DatasetInfo, State, Store, StoreError, StoreStats, Usage};
+use crate::store::{DatasetInfo, NotedSource, State, Store, StoreError, StoreStats, Usage};
 use crate::units::{grouped, human_duration};
 
 /// How often a note is looked at whose owner may be gone.
@@ -32,6 +32,10 @@ pub(super) struct Start {
 pub(super) fn dataset_info(config: &SeedConfig) -> DatasetInfo {
     DatasetInfo {
         shuffled: config.order != Order::Ascending,
+        source: config.source.as_ref().map(|source| NotedSource {
+            key: source.template().to_string(),
+            checksum: source.checksum(),
+        }),
         ..DatasetInfo::of(&config.dataset, config.keys)
     }
 }
@@ -201,6 +205,19 @@ pub(super) fn start_of(
         });
         return from(0, remark.into_iter().collect());
     }
+    if note.source != info.source {
+        let held = match &note.source {
+            Some(source) => format!(
+                "lines of another file, or under another --key ({})",
+                source.key
+            ),
+            None => "no lines of a file".to_owned(),
+        };
+        bail!(
+            "cannot resume: {} holds {held}; give the same --from and --key as before, or load without --resume",
+            config.store.url
+        );
+    }
     if !note.has_shape_of(&info) {
         bail!(
             "cannot resume: {} holds keys {}… of {} bytes, {}, with seed {}; give the same --key-prefix, --value-size, \
@@ -242,6 +259,10 @@ pub(super) async fn left_over(
     config: &SeedConfig,
     note: Option<&DatasetInfo>,
 ) -> Result<Option<String>, StoreError> {
+    // Which keys of its prefix are none of a file, only all of its lines together tell.
+    if config.source.is_some() || note.is_some_and(|note| note.source.is_some()) {
+        return Ok(None);
+    }
     let (prefix, keys) = (&config.dataset.key_prefix, config.keys.get());
     let stay = match note {
         Some(note) if note.key_prefix != *prefix => {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+use super::compare::{Fault, compare, faults_of, is_extra, lines};
 use super::found::position_of;
 use super::keeper::{CHECKPOINT, Keeper, Kept, Lease};
 use super::load;
@@ -20,8 +21,7 @@ use super::summary::Outcome;
 use crate::config::SeedConfig;
 use crate::progress::Progress;
 use crate::random::{chance, splitmix64};
-use crate::record::Dataset;
-use crate::store::{DATASET_KEY, Page, Store, StoreError};
+use crate::store::{Page, Store, StoreError};
 use crate::units::grouped;
 
 /// Keys read at once.
@@ -70,13 +70,6 @@ pub(super) struct Verification {
     pub(super) certain: u64,
 }
 
-/// What is wrong with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Missing,
-    Different,
-}
-
 impl Verification {
     /// Everything was read, and is as it must be.
     pub(super) fn is_good(&self) -> bool {
@@ -112,7 +105,7 @@ impl Verification {
     }
 
     /// Takes in what was found of some keys, at first and in the end.
-    fn take(&mut self, dataset: &Dataset, checked: &Checked) {
+    fn take(&mut self, checked: &Checked, key: impl Fn(u64) -> String) {
         self.checked += checked.keys;
         for &(index, fault) in &checked.faults {
             let lowest = self.first_fault.map_or(index, |lowest| lowest.min(index));
@@ -125,7 +118,9 @@ impl Verification {
                 (Fault::Different, false) => "had another value",
             };
             self.rewritten += u64::from(!is_left);
-            self.name(format!("{}{index} {what}", dataset.key_prefix));
+            if self.first.len() < NAMED {
+                self.name(format!("{} {what}", key(index)));
+            }
         }
         for (_, fault) in &checked.left {
             match fault {
@@ -150,8 +145,8 @@ pub(super) async fn verify(
     mut keeper: Option<&mut Keeper>,
     progress: &mut Progress,
 ) -> Verification {
-    let dataset = &config.dataset;
-    let at_once = (BYTES_AT_ONCE / dataset.value_size.typical_bytes()).clamp(1, KEYS_AT_ONCE);
+    let typical_bytes = config.dataset.value_size.typical_bytes();
+    let at_once = (BYTES_AT_ONCE / typical_bytes).clamp(1, KEYS_AT_ONCE);
     let mut indexes = sample(config).peekable();
     let lease = keeper.as_ref().map(|keeper| keeper.lease());
     // As in a load, what is of no use any more is not tried again.
@@ -198,7 +193,7 @@ pub(super) async fn verify(
             Some((last, outcome)) = window.next() => {
                 match outcome {
                     Ok(checked) => {
-                        found.take(dataset, &checked);
+                        found.take(&checked, |index| key_name(config, index));
                         if config.verify_sample >= 1.0 && checked.left.is_empty() {
                             watermark.acknowledge(last + 1 - checked.keys..last + 1);
                         }
@@ -234,6 +229,14 @@ pub(super) async fn verify(
         found.is_interrupted = true;
     }
     found
+}
+
+/// The key of an index, for a person.
+fn key_name(config: &SeedConfig, index: u64) -> String {
+    match &config.source {
+        Some(source) => source.name(index),
+        None => format!("{}{index}", config.dataset.key_prefix),
+    }
 }
 
 /// The indexes to read: the same ones each time.
@@ -341,6 +344,14 @@ impl Reader<'_> {
 
     async fn faults(&self, indexes: &[u64]) -> Result<Vec<(u64, Fault)>, StoreError> {
         let dataset = &self.config.dataset;
+        let first = indexes.first().copied().unwrap_or_default();
+        if let Some(source) = &self.config.source {
+            let (keys, expected) = lines(source, indexes)?;
+            let get = async || self.store.get_many(keys.clone()).await;
+            let values = self.patience.insist(first, get).await?;
+            let is_right = |place: usize, _, value: &Bytes| *value == expected[place];
+            return Ok(faults_of(indexes, &values, is_right));
+        }
         let get = async || {
             let mut buffer = BytesMut::new();
             let keys = indexes.iter().map(|&index| {
@@ -349,13 +360,12 @@ impl Reader<'_> {
             });
             self.store.get_many(keys.collect::<Vec<_>>()).await
         };
-        let first = indexes.first().copied().unwrap_or_default();
         let values = self.patience.insist(first, get).await?;
         Ok(compare(dataset, indexes, &values))
     }
 
     /// Looks for keys of the dataset's prefix that no index has, unless the number of all keys leaves no room; names the
-    /// first few. `None` when it was stopped.
+    /// first few. `None` when it was stopped, or nobody can tell.
     async fn count_extra(
         &self,
         present: u64,
@@ -366,6 +376,10 @@ impl Reader<'_> {
         let note = patience.insist(0, async || store.note_bytes().await);
         if keys <= present + u64::from(note.await?.is_some()) {
             return Ok(Some((0, Vec::new())));
+        }
+        if self.config.source.is_some() {
+            // Which keys are none of the file, only all of its lines together tell.
+            return Ok(None);
         }
         let (mut extra, mut first) = (0, Vec::new());
         let mut cursor = None;
@@ -398,39 +412,10 @@ impl Reader<'_> {
     }
 }
 
-/// Which of the values are not the records of their indexes.
-fn compare(dataset: &Dataset, indexes: &[u64], values: &[Option<Bytes>]) -> Vec<(u64, Fault)> {
-    let mut record = BytesMut::with_capacity(dataset.value_size.typical_bytes());
-    let faults = indexes.iter().zip(values).filter_map(|(&index, value)| {
-        let Some(value) = value else {
-            return Some((index, Fault::Missing));
-        };
-        record.clear();
-        dataset.put_record(index, &mut record);
-        (value[..] != record[..]).then_some((index, Fault::Different))
-    });
-    faults.collect()
-}
-
-fn is_extra(dataset: &Dataset, keys: u64, key: &[u8]) -> bool {
-    if key == DATASET_KEY {
-        return false;
-    }
-    let Some(digits) = key.strip_prefix(dataset.key_prefix.as_bytes()) else {
-        return false;
-    };
-    let index = std::str::from_utf8(digits).ok().and_then(|text| {
-        let index: u64 = text.parse().ok()?;
-        // Only as it is written by this program: no sign, no zeros in front.
-        (index.to_string() == text).then_some(index)
-    });
-    index.is_none_or(|index| index >= keys)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Format;
+    use crate::record::{Dataset, Format};
 
     fn dataset() -> Dataset {
         Dataset {
@@ -455,7 +440,9 @@ mod tests {
         let mut found = Verification::default();
         let left = faults.clone();
         let keys = 3;
-        found.take(&dataset(), &Checked { keys, faults, left });
+        found.take(&Checked { keys, faults, left }, |index| {
+            format!("p:{index}")
+        });
         assert_eq!((found.checked, found.missing, found.different), (3, 1, 1));
         assert_eq!(found.first, ["p:1 is missing", "p:2 has another value"]);
         assert!(!found.is_good());
@@ -466,25 +453,11 @@ mod tests {
         let mut found = Verification::default();
         let (keys, left) = (3, Vec::new());
         let faults = vec![(7, Fault::Different), (9, Fault::Missing)];
-        found.take(&dataset(), &Checked { keys, faults, left });
+        found.take(&Checked { keys, faults, left }, |index| {
+            format!("p:{index}")
+        });
         assert!(found.is_good());
         assert_eq!((found.rewritten, found.first_fault), (2, Some(7)));
         assert_eq!(found.first, ["p:7 had another value", "p:9 was missing"]);
-    }
-
-    #[test]
-    fn extra_keys_have_the_prefix_and_no_index() {
-        for (key, expected) in [
-            ("p:0", false),
-            ("p:9", false),
-            ("p:10", true),
-            ("p:01", true),
-            ("p:+1", true),
-            ("p:", true),
-            ("p:x", true),
-            ("other:1", false),
-        ] {
-            assert_eq!(is_extra(&dataset(), 10, key.as_bytes()), expected, "{key}");
-        }
     }
 }

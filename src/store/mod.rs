@@ -23,7 +23,7 @@ use crate::units::human_duration;
 use dragonfly::Dragonfly;
 
 pub use key_list::{Distinct, KeyBuffer, KeyList};
-pub use note::{DATASET_KEY, DatasetInfo, NotedSize, State};
+pub use note::{DATASET_KEY, DatasetInfo, NotedSize, NotedSource, State};
 pub use room::{Held, Room};
 pub use transaction::{Executed, Gave, Step};
 

@@ -46,6 +46,9 @@ pub struct DatasetInfo {
     /// What the values are. An earlier version knew records only, and noted nothing.
     #[serde(default, skip_serializing_if = "Format::is_default")]
     pub format: Format,
+    /// The file whose lines were loaded; `None`: they follow from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<NotedSource>,
     /// How far an unfinished load has come: the positions below are acknowledged. `None`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded: Option<u64>,
@@ -61,6 +64,15 @@ pub struct DatasetInfo {
     /// How often the owner has written it: as long as this rises, the owner is at work.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub beat: u64,
+}
+
+/// A file whose lines were loaded, as it is noted: by what it held, wherever it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NotedSource {
+    /// Template of the keys.
+    pub key: String,
+    /// Hash over all values.
+    pub checksum: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
@@ -108,6 +120,7 @@ impl DatasetInfo {
             seed: dataset.seed,
             record_version: dataset.format.record_version(),
             format: dataset.format,
+            source: None,
             loaded: None,
             shuffled: false,
             state: None,
@@ -124,13 +137,15 @@ impl DatasetInfo {
             && self.seed == other.seed
             && self.record_version == other.record_version
             && self.format == other.format
+            && self.source == other.source
             && self.shuffled == other.shuffled
     }
 
-    /// What the keys and values are, if this version knows them.
+    /// What the keys and values are, if this version knows them; those of a file it cannot know.
     #[must_use]
     pub fn contents(&self) -> Option<Dataset> {
-        (self.record_version == self.format.record_version()).then_some(())?;
+        let is_known = self.record_version == self.format.record_version();
+        (is_known && self.source.is_none()).then_some(())?;
         Some(Dataset {
             key_prefix: self.key_prefix.clone(),
             value_size: self.value_size.to_string().parse().ok()?,

@@ -15,6 +15,7 @@ mod flow;
 mod formats;
 mod http;
 mod inspect;
+mod lines;
 mod load;
 mod masters;
 mod memory;

@@ -48,6 +48,12 @@ async fn noted(config: &BenchConfig) -> anyhow::Result<DatasetInfo> {
              that loads it, or go on with kvpoc seed --resume"
         );
     }
+    if note.source.is_some() {
+        bail!(
+            "the dataset in --store {url} was loaded from a file (kvpoc seed --from), and what its values are, bench cannot \
+             know: leave --expect-records out, and name a text that answers hold by --match"
+        );
+    }
     if note.contents().is_none() {
         bail!(
             "the dataset in --store {url} is of another version of kvpoc; load it anew with this one"
