@@ -27,9 +27,10 @@ use crate::units::{KeyCount, Rate, parse_duration, parse_duration_or_zero, parse
     reason = "each is a switch that a user turns"
 )]
 pub struct BenchArgs {
-    /// Target: `http://host[:port]`, `https://host[:port]` or `host:port` of kvpoc serve; any URL with a path, in which
-    /// {id}, {ids} and {key} are replaced; unix:FILE or unix:FILE:/path for a server on a Unix socket; or store, for the
-    /// store itself
+    /// Target: URL of kvpoc serve, URL with a path, unix:FILE, or store
+    ///
+    /// `http://host[:port]`, `https://host[:port]` or `host:port` of kvpoc serve; any URL with a path, in which {id}, {ids}
+    /// and {key} are replaced; unix:FILE or unix:FILE:/path for a server on a Unix socket; or store, for the store itself.
     #[arg(
         long,
         env = "KVPOC_TARGET",
@@ -286,7 +287,9 @@ pub struct BenchArgs {
     #[arg(long, short = 'o', env = "KVPOC_OUT", value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Compare with the JSON result of an earlier run. With --against: compare the runs in these files, and make no run
+    /// Compare with the JSON result of an earlier run
+    ///
+    /// With --against: compare the runs in these files with those, and make no run.
     #[arg(long, env = "KVPOC_COMPARE", value_name = "FILE", num_args = 1.., value_delimiter = ',')]
     pub compare: Vec<PathBuf>,
 

@@ -208,6 +208,7 @@ const BENCH: Table = (
                 "self_test",
             ],
         ),
+        ("TLS of an https target", &["ca", "cert", "key", "insecure"]),
         ("Comparing runs", &["compare", "against", "fail_on"]),
         ("Several generators", &["shard", "start_at", "merge"]),
         (

@@ -194,12 +194,23 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
         ),
         ("kvpoc bench --merge a --out b", "give --json"),
         ("kvpoc bench --max-lag 1us", "for --tick"),
+        ("kvpoc bench --verify 2", "0 to 1"),
+        ("kvpoc bench --max-miss=-0.1", "0 to 1"),
+    ] {
+        let found = load_line(line).map(|_| ()).expect_err(line).to_string();
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+}
+
+#[test]
+fn what_several_runs_have_no_use_for_is_refused_with_the_mend() {
+    for (line, expected) in [
         ("kvpoc bench --repeat 3 --find-max", "one of them at a time"),
         ("kvpoc bench --repeat 3 --merge a", "one of them at a time"),
-        ("kvpoc bench --repeat 3 --out x", "makes several whole runs"),
+        ("kvpoc bench --repeat 3 --out x", "makes several runs"),
         (
             "kvpoc bench --repeat 3 --compare a",
-            "by --compare and --against",
+            "with --compare and --against",
         ),
         (
             "kvpoc bench --against a --sweep 5k,6k",
@@ -214,8 +225,6 @@ fn settings_that_exclude_one_another_are_refused_with_the_mend() {
             "kvpoc bench --compare a --fail-on p99=+10%",
             "'p99=+10%' for --fail-on: it is held against the differences",
         ),
-        ("kvpoc bench --verify 2", "0 to 1"),
-        ("kvpoc bench --max-miss=-0.1", "0 to 1"),
     ] {
         let found = load_line(line).map(|_| ()).expect_err(line).to_string();
         assert!(found.contains(expected), "{line}: {found}");

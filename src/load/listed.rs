@@ -299,7 +299,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Listed, UnitError> {
         Listed::parse(line, &|scheme, authority| {
-            (scheme, authority) == ("http", "h:1")
+            scheme.eq_ignore_ascii_case("http") && authority == "h:1"
         })
     }
 

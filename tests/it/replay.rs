@@ -205,7 +205,7 @@ fn of_an_access_log_what_only_reads_is_replayed_and_the_rest_is_counted() {
     assert_eq!(found["conditions"]["requests_left_out"], left_out);
     assert_eq!(found["conditions"]["requests_lines"], 6);
     let said = stderr(&output);
-    assert!(said.contains("left out of the replay: 1 POST"), "{said}");
+    assert!(said.contains("Left out of the replay: 1 POST"), "{said}");
     let starts: Vec<String> = seen
         .try_iter()
         .map(|request| request.split(" HTTP").next().unwrap_or_default().to_owned())

@@ -262,7 +262,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         let text = expect_code(&line, 0);
         for expected in [
             "Would load      4,900 keys",
-            "the first 100 positions",
+            "the first 100 keys are already loaded",
             "256 bytes each",
             "101 keys",
         ] {

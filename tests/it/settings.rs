@@ -320,7 +320,7 @@ fn what_was_meant_is_suggested_for_flags_variables_and_settings() {
     for (line, expected) in [
         ("bench --rsp 1", "'--rps'"),
         ("bench --durration 1s", "'--duration'"),
-        ("seed --key 1", "'--keys'"),
+        ("seed --kyes 1", "'--keys'"),
         ("serve --prot 1", "'--port'"),
         ("inspect --sampel 1", "'--sample'"),
     ] {

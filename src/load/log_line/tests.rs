@@ -9,7 +9,7 @@ const NOON_US: u64 = 1_795_521_600_000_000;
 
 fn parse(line: &str) -> Result<LogLine, UnitError> {
     LogLine::parse(line, LogFormat::of(line), &|scheme, authority| {
-        (scheme, authority) == ("http", "h:1")
+        scheme.eq_ignore_ascii_case("http") && authority == "h:1"
     })
 }
 

@@ -224,7 +224,7 @@ fn a_store_that_hangs_or_goes_is_one_error_and_nothing_stays_open() {
     let late = ask();
     assert_eq!(late.status, 504, "{late:?}");
     assert!(
-        late.json()["error"].to_string().contains("300ms"),
+        late.json()["error"].to_string().contains("300 ms"),
         "{late:?}"
     );
     store.process().signal(Signal::CONT);
