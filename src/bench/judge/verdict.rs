@@ -78,7 +78,7 @@ pub fn judge(
     let max_lag_us = evidence.objectives.max_lag_us;
     if evidence.lag_p99_us > max_lag_us {
         let reason = format!(
-            "the generator's lag p99 of {} exceeds {}: give it more CPU, or lower --rps",
+            "the generator's lag p99 of {} exceeds {}: give it more CPU, or lower the rate",
             human_us(evidence.lag_p99_us),
             human_us(max_lag_us)
         );
@@ -87,7 +87,7 @@ pub fn judge(
     match (of_target.next(), missed().next()) {
         (Some(criterion), _) if !is_idle => {
             let reason = format!(
-                "{}; but a generator thread was busy {:.0} % of the time: add --threads, or lower --rps",
+                "{}; but a generator thread was busy {:.0} % of the time: add --threads, or lower the rate",
                 criterion.reason(stages),
                 generator.busy_share * 100.0
             );
@@ -169,7 +169,7 @@ fn own_limit(criterion: &Criterion, stages: usize) -> String {
              --connections {enough}"
         ),
         _ => format!(
-            "{reason}: without the generator's delay the objective holds; give it more CPU, or lower --rps"
+            "{reason}: without the generator's delay the objective holds; give it more CPU, or lower the rate"
         ),
     }
 }
