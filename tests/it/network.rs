@@ -239,7 +239,7 @@ fn a_connection_that_falls_silent_is_read_around_and_replaced() {
     let proxy = Proxy::before(store.port);
     let serve = Serve::start(
         &proxy.url(),
-        "--threads 1 --store-timeout 50ms --allow-writes",
+        "--threads 1 --store-timeout 250ms --allow-writes",
     );
     let read = || {
         for _ in 0..20 {
