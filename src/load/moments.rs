@@ -124,10 +124,15 @@ impl Moments {
         self.end_ns
     }
 
-    /// The moment by which half of the arrivals were due.
+    /// The moment before which half of the arrivals were due, or those of the first moment, where they are more.
     #[must_use]
     pub fn middle_ns(&self) -> u64 {
-        self.due_ns[self.due_ns.len() / 2]
+        let middle_ns = self.due_ns[self.due_ns.len() / 2];
+        if middle_ns > self.due_ns[0] {
+            return middle_ns;
+        }
+        let later = self.due_ns.partition_point(|&due| due <= middle_ns);
+        self.due_ns.get(later).copied().unwrap_or(middle_ns)
     }
 
     /// Arrivals that are due from one moment until before another.

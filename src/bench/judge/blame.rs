@@ -16,6 +16,8 @@ const SLOWER: f64 = 1.5;
 const SLOWER_OF_FEW: f64 = 3.0;
 /// Service times that are as long, when only few tell: one answer that a busy machine held up is longer than that.
 const ALIKE_OF_FEW: f64 = 1.25;
+/// A silence of more service times than this is never for want of connections: those that are busy would have answered.
+const SILENT_SERVICES: f64 = 3.0;
 /// So many answers are enough to tell.
 const ENOUGH_ANSWERS: u64 = 8;
 
@@ -104,6 +106,9 @@ pub fn of_pace(pace: &Pace, pool: &Pool, rps: f64) -> Culprit {
     match pace {
         Pace::Behind(backlog) if !backlog.without_generator => Culprit::Generator,
         Pace::Silent(silence) if silence.of_generator => Culprit::Generator,
+        Pace::Silent(silence) if silence.seconds > SILENT_SERVICES * full_s(pool) => {
+            Culprit::Target
+        }
         Pace::Behind(backlog) if backlog.in_service => Culprit::Target,
         _ => of_waiting(pool, rps),
     }
@@ -118,7 +123,7 @@ pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
     if pool.full_s <= pool.refused_s || pool.full_answers == 0 {
         return Culprit::Target;
     }
-    let full_s = pool.full_s / pool.full_answers as f64;
+    let full_s = full_s(pool);
     let enough = enough_connections(rps, full_s);
     if pool.roomy_answers == 0 {
         return Culprit::ConnectionsOrTarget { enough };
@@ -136,6 +141,11 @@ pub fn of_waiting(pool: &Pool, rps: f64) -> Culprit {
         (false, true) => Culprit::Connections { enough },
         (false, false) => Culprit::ConnectionsOrTarget { enough },
     }
+}
+
+/// The service time under full load, in seconds, by Little's law.
+fn full_s(pool: &Pool) -> f64 {
+    pool.full_s / pool.full_answers.max(1) as f64
 }
 
 /// Busy connections on average are rate × service time (Little's law); three standard deviations of as many independent
@@ -263,10 +273,16 @@ mod tests {
             (backlog(true, true), Culprit::Target),
             (backlog(true, false), Culprit::Connections { enough: 11 }),
             (silence(true), Culprit::Generator),
-            (silence(false), Culprit::Connections { enough: 11 }),
+            // All of them were as long without an answer, two hundred times their usual one.
+            (silence(false), Culprit::Target),
         ] {
             assert_eq!(of_pace(&pace, &full, 400.0), expected, "{pace:?}");
         }
+        let each_takes_2_s = pool(2_000.0, 2_000.0, 100);
+        assert_eq!(
+            of_pace(&silence(false), &each_takes_2_s, 1.0),
+            Culprit::Connections { enough: 8 }
+        );
         assert_eq!(
             of_pace(&silence(false), &Pool::default(), 400.0),
             Culprit::Target

@@ -9,8 +9,8 @@
 //! it serves what came faster than it can. A target is behind when all of this is true:
 //!
 //! 1. At the end of the log its age is a second above its lowest, or a tenth of a short log.
-//! 2. Since its age last was low, fewer answers came than arrivals were due, by more than the objective allows, and by more
-//!    than a moment's work.
+//! 2. Of what waited when its age last was low, and what was due since, so much is not answered that it is more than the
+//!    objective allows, and more than a moment's work.
 //! 3. Latencies of the log's two halves differ, as of any other load: long latencies that are always the same make age too.
 
 use hdrhistogram::Histogram;
@@ -39,8 +39,9 @@ pub(super) fn backlog(
     let risen_s = last_s - lowest_s;
     let low_s = lowest_s + LOW_SHARE * risen_s;
     let since = ages_s.iter().rposition(|&age_s| age_s <= low_s)?;
-    let since_last = |sums: &[u64]| (sums[slots.len()] - sums[since]) as f64;
-    let (asked, answered) = (since_last(&due), since_last(&ended));
+    // What waited then was to be answered too: a burst may lie before it.
+    let asked = due[slots.len()].saturating_sub(ended[since]) as f64;
+    let answered = (ended[slots.len()] - ended[since]) as f64;
     let mean_rps = due[slots.len()] as f64 / stretch.seconds().max(1e-9);
     if risen_s < MIN_AGE_S.min(MIN_AGE_SHARE * stretch.seconds())
         || asked - answered < MIN_DEFICIT.max(MIN_BACKLOG_S * mean_rps)

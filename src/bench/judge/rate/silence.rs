@@ -167,18 +167,23 @@ impl Pieces {
         let mut gaps = Vec::new();
         while let Some(start) = places.find(|&place| is_silent[place]) {
             let end = places.find(|&place| !is_silent[place]).unwrap_or(count);
-            gaps.push(self.gap(&self.trimmed(start..end)));
+            let gap = self.gap(&self.trimmed(start..end));
+            // Windows end between two pieces, and the silence within one.
+            if gap.end_ns - gap.start_ns + self.length_ns >= MIN_SILENCE_NS {
+                gaps.push(gap);
+            }
         }
         gaps
     }
 
-    /// Of a log: hardly any answers came in any quarter of a window.
+    /// Of a log: in each quarter of a window answers should have come, and hardly any did. Between two bursts there are none
+    /// to come.
     fn is_throughout(&self, window: &Range<usize>) -> bool {
         let edge = |quarter: usize| window.start + window.len() * quarter / 4;
         !self.is_recorded
             || (0..4).all(|quarter| {
                 let Gap { expected, came, .. } = self.gap(&(edge(quarter)..edge(quarter + 1)));
-                came <= HARDLY * expected
+                expected >= 1.0 && came <= HARDLY * expected
             })
     }
 

@@ -141,6 +141,10 @@ fn newest_first(due_s: &[f64], service_s: f64) -> Vec<f64> {
 
 fn judged(target: Target, seed: u64, length_s: f64, quiet_rps: f64) -> Pace {
     let (due_s, highest) = log(seed, length_s, quiet_rps);
+    judged_log(target, &due_s, highest, seed)
+}
+
+fn judged_log(target: Target, due_s: &[f64], highest: f64, seed: u64) -> Pace {
     let stamps: Vec<Stamp> = due_s
         .iter()
         .map(|due_s| Stamp {
@@ -153,7 +157,7 @@ fn judged(target: Target, seed: u64, length_s: f64, quiet_rps: f64) -> Pace {
     let mut flow = Flow::new(Outline::recorded(&stages, &moments));
     let schedule = Arc::new(Schedule::recorded(Arc::new(moments)));
     let first_s = due_s[0];
-    let answered_s = answered_s(target, &due_s, highest, seed);
+    let answered_s = answered_s(target, due_s, highest, seed);
     for (due, answered_s) in schedule.thread((0, 1)).zip(answered_s) {
         let arrival = Arrival {
             number: due.number,
@@ -189,6 +193,38 @@ fn stationary() -> impl Strategy<Value = Target> {
         }),
         (1.05_f64..2.0).prop_map(|of_highest| Target::Queue { of_highest }),
     ]
+}
+
+#[test]
+fn between_bursts_nothing_is_missing() {
+    for every_s in [2.0, 3.0, 5.0] {
+        let burst = |number: u32| {
+            let start_s = f64::from(number) * every_s;
+            (0..100).map(move |n| start_s + f64::from(n) * 0.000_05)
+        };
+        let due_s: Vec<f64> = (0..5).flat_map(burst).collect();
+        for latency_s in [0.001, 0.05, 0.06, 0.09, 0.5, 1.5] {
+            let found = judged_log(Target::Constant { latency_s }, &due_s, 100.0, 1);
+            assert_eq!(found, Pace::Kept, "{latency_s} every {every_s}");
+        }
+    }
+}
+
+#[test]
+fn a_burst_that_waits_when_the_backlog_begins_counts_too() {
+    for every_s in [1.0, 3.0] {
+        let burst = |number: u32| {
+            let start_s = f64::from(number) * every_s;
+            (0..300).map(move |n| start_s + f64::from(n) * 0.000_05)
+        };
+        let due_s: Vec<f64> = (0..10).flat_map(burst).collect();
+        let weak = Target::Weak { of_mean: 0.8 };
+        let found = judged_log(weak, &due_s, 300.0, 1);
+        assert!(
+            matches!(found, Pace::Behind(_)),
+            "{found:?} every {every_s}"
+        );
+    }
 }
 
 proptest! {
